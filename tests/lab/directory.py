@@ -1,0 +1,239 @@
+"""A real 389 Directory Server that looks like Red Hat IdM, in a throw-away folder on loopback."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from ldap3 import BASE, MODIFY_ADD, MODIFY_REPLACE, Connection
+from ldap3.core.exceptions import LDAPException
+from ldap3.core.results import RESULT_INVALID_CREDENTIALS
+
+from tests.lab.certificates import CertificateAuthority
+from tests.lab.directory_connection import ldaps_connection
+from tests.lab.directory_template import (
+    ROOT_DN,
+    Layout,
+    Listening,
+    server_version,
+    write_certificate_store,
+    write_configuration,
+)
+from tests.lab.directory_tree import (
+    BACKEND_DN,
+    Attributes,
+    add,
+    apply_file,
+    compat_user,
+    create_tree,
+    delete,
+    demand,
+    modify,
+    system_account,
+    user,
+)
+from tests.lab.network import Reservations, accepts
+from tests.lab.process import LabError, Process
+
+_OPS = Path(__file__).resolve().parents[2] / "ops" / "idm"
+
+
+class Directory:
+    """One server: `start` makes it on first use and keeps its data over stop, kill and start.
+
+    With `set_up=False` the tree has IdM's containers only: no passrelay schema, access rules or accounts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        reservations: Reservations,
+        ca: CertificateAuthority,
+        *,
+        suffix: str = "dc=idm,dc=test",
+        storage_scheme: str | None = None,
+        set_up: bool = True,
+    ) -> None:
+        self.suffix = suffix
+        self.storage_scheme = storage_scheme
+        self.ca_file = ca.ca_file
+        self.layout = Layout(folder)
+        self.listening = Listening(ldap=reservations.port(), ldaps=reservations.port())
+        self.ldaps_url = f"ldaps://localhost:{self.listening.ldaps}"
+        self.ldap_url = f"ldap://localhost:{self.listening.ldap}"
+        self.search_base = f"cn=users,cn=accounts,{suffix}"
+        self.service_dn = f"uid=passrelay,cn=sysaccounts,cn=etc,{suffix}"
+        self.probe_dn = f"uid=passrelay-probe,cn=sysaccounts,cn=etc,{suffix}"
+        self.password_file = folder / "service.password"
+        self.data_paths = [self.layout.database, self.layout.logs, self.layout.config]
+        self._ca = ca
+        self._set_up = set_up
+        self._root_password = secrets.token_urlsafe(24)
+        self._numbers = itertools.count()
+        self._process = Process(
+            "ns-slapd",
+            ["ns-slapd", "-D", self.layout.config, "-i", folder / "run" / "slapd.pid", "-d", "0"],
+            log=folder / "ns-slapd.log",
+        )
+
+    @property
+    def version(self) -> str:
+        """The server's version, e.g. `2.3.1`."""
+        return server_version()
+
+    # --- life and death
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; the first start also creates it."""
+        fresh = not self.layout.config.exists()
+        if fresh:
+            write_configuration(
+                self.layout,
+                self.listening,
+                suffix=self.suffix,
+                root_password=self._root_password,
+                storage_scheme=self.storage_scheme,
+            )
+            certificate = self._ca.issue("idm.test", "localhost", "127.0.0.1")
+            write_certificate_store(self.layout, certificate, self.ca_file)
+        self._process.start()
+        try:
+            self._process.wait_until(lambda: accepts("127.0.0.1", self.listening.ldaps), what="LDAPS answers")
+            if fresh:
+                with self.manager() as manager:
+                    create_tree(manager, self.suffix)
+                if self._set_up:
+                    self.setup()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Stop it cleanly; nothing is left running. Harmless when it does not run."""
+        self._process.signal(signal.SIGCONT)
+        self._process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would do it."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections are accepted by the kernel, but nothing answers."""
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`."""
+        self._process.signal(signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
+    # --- connections
+
+    @contextmanager
+    def connect(self, dn: str, password: str) -> Iterator[Connection]:
+        """A new bound connection over LDAPS, closed at the end; LabError with the answer to a refused bind."""
+        connection = ldaps_connection(self.listening.ldaps, self.ca_file, dn, password)
+        try:
+            connection.bind()
+            demand(connection, f"bind as {dn}")
+            yield connection
+        finally:
+            connection.unbind()
+
+    def manager(self) -> AbstractContextManager[Connection]:
+        """A new connection bound as Directory Manager, whom no access rule binds."""
+        return self.connect(ROOT_DN, self._root_password)
+
+    def service(self) -> AbstractContextManager[Connection]:
+        """A new connection bound as passrelay's service account."""
+        return self.connect(self.service_dn, self.password_file.read_text().strip())
+
+    def binds(self, uid: str, password: str) -> bool:
+        """Whether the user can log in: False for result 49 only, LabError for any other (53 = locked)."""
+        connection = ldaps_connection(self.listening.ldaps, self.ca_file, self.user_dn(uid), password)
+        try:
+            connection.bind()
+            if connection.result["result"] == RESULT_INVALID_CREDENTIALS:
+                return False
+            demand(connection, f"bind as {uid}")
+        except LDAPException as error:
+            raise LabError(f"bind as {uid} at {self.ldaps_url}: {error}") from error
+        finally:
+            connection.unbind()
+        return True
+
+    # --- users
+
+    def user_dn(self, uid: str) -> str:
+        """The DN of a user below cn=users,cn=accounts."""
+        return f"uid={uid},{self.search_base}"
+
+    def add_user(self, uid: str, password: str | None = None, **attributes: str | list[str]) -> str:
+        """Create a user that looks like IPA's, and its second face in cn=compat; returns the DN."""
+        given = {name: [value] if isinstance(value, str) else value for name, value in attributes.items()}
+        entry = user(uid, next(self._numbers), given)
+        secret = {} if password is None else {"userPassword": [password]}
+        dn = self.user_dn(uid)
+        with self.manager() as manager:
+            add(manager, dn, {**entry, **secret})
+            add(manager, self._compat_dn(uid), compat_user(entry))
+        return dn
+
+    def delete_user(self, uid: str) -> None:
+        """Remove a user and its second face."""
+        with self.manager() as manager:
+            for dn in (self.user_dn(uid), self._compat_dn(uid)):
+                delete(manager, dn)
+
+    def add_to_group(self, uid: str, group: str) -> None:
+        """Make a user a member of `admins` or `ipausers`; the server then fills memberOf."""
+        dn = f"cn={group},cn=groups,cn=accounts,{self.suffix}"
+        with self.manager() as manager:
+            modify(manager, dn, {"member": [(MODIFY_ADD, [self.user_dn(uid)])]})
+
+    def read(self, uid: str) -> Attributes:
+        """All attributes of a user, operational ones too, as Directory Manager; LabError for no such user."""
+        return self.read_entry(self.user_dn(uid))
+
+    def read_entry(self, dn: str) -> Attributes:
+        """All attributes of any entry as text; LabError when there is none."""
+        with self.manager() as manager:
+            manager.search(dn, "(objectClass=*)", BASE, attributes=["*", "+"])
+            demand(manager, f"read {dn}")
+            raw = manager.response[0]["raw_attributes"] if manager.response else {}
+            return {name: [value.decode(errors="replace") for value in values] for name, values in raw.items()}
+
+    def _compat_dn(self, uid: str) -> str:
+        return f"uid={uid},cn=users,cn=compat,{self.suffix}"
+
+    # --- the server itself
+
+    def read_only(self, on: bool) -> None:
+        """Make the backend refuse writes (result 53), as in maintenance, or accept them again."""
+        with self.manager() as manager:
+            modify(manager, BACKEND_DN, {"nsslapd-readonly": [(MODIFY_REPLACE, ["on" if on else "off"])]})
+
+    def setup(self) -> None:
+        """What `passrelay idm setup` does on a real server: schema, service account, probe, access rules."""
+        password = secrets.token_urlsafe(24)
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(password + "\n")
+        probe = system_account(
+            "passrelay-probe",
+            secrets.token_urlsafe(24),
+            "krbPrincipalAux",
+            krbPrincipalName=["passrelay-probe@IDM.TEST"],
+            nsAccountLock=["TRUE"],
+        )
+        with self.manager() as manager:
+            apply_file(manager, _OPS / "schema.ldif")
+            add(manager, self.service_dn, system_account("passrelay", password))
+            add(manager, self.probe_dn, probe)
+            apply_file(manager, _OPS / "access.ldif", suffix=self.suffix, service_dn=self.service_dn)

@@ -1,0 +1,31 @@
+"""LDAPS connections of the lab: the CA pinned, the name checked, every wait limited."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from ldap3 import Connection, Server, Tls
+
+_TIMEOUT_SECONDS = 10
+
+
+class PinnedTls(Tls):
+    """TLS that trusts one CA file and lets OpenSSL check the name.
+
+    ldap3 itself checks names with ssl.match_hostname, which Python has deprecated and 3.12 removed.
+    """
+
+    def wrap_socket(self, connection: Connection, do_handshake: bool = False) -> None:
+        """Called by ldap3 with its open TCP connection."""
+        context = ssl.create_default_context(cafile=self.ca_certs_file)
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+        )
+
+
+def ldaps_connection(port: int, ca_file: Path, dn: str, password: str) -> Connection:
+    """A connection to localhost that is not yet open; it never waits longer than ten seconds."""
+    tls = PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(ca_file))
+    server = Server("localhost", port=port, use_ssl=True, tls=tls, get_info="NO_INFO", connect_timeout=_TIMEOUT_SECONDS)
+    return Connection(server, dn, password, receive_timeout=_TIMEOUT_SECONDS, check_names=False)
