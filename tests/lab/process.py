@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -113,20 +114,16 @@ class Process:
         if self.child is None:
             return None
         self.signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.child.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal_group(signal.SIGKILL)
         return self.child.wait()
 
     def _signal_group(self, number: int) -> None:
         if self.child is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def wait_for(
@@ -159,7 +156,7 @@ def run_tool(
     timeout_seconds: float = 120,
     check: bool = True,
 ) -> str:
-    """Run a tool to its end and return its stdout; LabError quotes its output when it fails. Secrets go through stdin."""
+    """Run a tool to its end and return its stdout; LabError quotes its output if it fails. Secrets go through stdin."""
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -172,7 +169,7 @@ def run_tool(
             timeout=timeout_seconds,
             check=False,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - only one prctl call
+            preexec_fn=_die_with_parent,
         )
     except FileNotFoundError as error:
         raise MissingServerError(f"{command[0]} is not installed: run `./run test` once") from error

@@ -1,0 +1,1 @@
+"""The operator's tools: command line, topology, dead letters, keys, status."""

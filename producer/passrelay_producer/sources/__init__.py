@@ -1,0 +1,99 @@
+"""Where events come from. A source is a small class; a new one touches one file and the list in `service.py`.
+
+The capture loop takes a page, seals its events, commits events, cursor, accounts and pending rows in ONE transaction,
+and only then tells the source. A source never has to remember what was already delivered: what is not committed is
+read again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from passrelay_schemas.errors import EventError
+from passrelay_schemas.event import PasswordChanged
+
+
+class PendingReason(StrEnum):
+    """Why a change cannot be captured now. It is read again until it succeeds."""
+
+    NO_CLEAR_TEXT = "no_clear_text"  # the DC keeps no Primary:SambaGPG package for the account
+    STALE_CLEAR_TEXT = "stale_clear_text"  # the package belongs to an older password than unicodePwd
+    KEY_MISSING = "key_missing"  # the OpenPGP key cannot open it
+    UNREADABLE = "unreadable"  # a blob is malformed
+    TOO_LARGE = "too_large"  # the names do not fit an event
+
+
+REPAIRS: Mapping[PendingReason, str] = {
+    PendingReason.NO_CLEAR_TEXT: "set `password hash gpg key ids` in smb.conf of every DC; the next change then arrives",
+    PendingReason.STALE_CLEAR_TEXT: "a DC without the GPG key made this change: set `password hash gpg key ids` there",
+    PendingReason.KEY_MISSING: "put the secret key of `password hash gpg key ids` into [source.samba] gpg_key_file",
+    PendingReason.UNREADABLE: "report it: the DC stores the account's credentials in an unknown form",
+    PendingReason.TOO_LARGE: "shorten the account's names in AD",
+}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One account whose newest change could not be captured yet."""
+
+    guid: UUID
+    reason: PendingReason
+
+
+@dataclass(frozen=True)
+class AccountState:
+    """What was captured last of an account: tells a must-change tick from a new password."""
+
+    guid: UUID
+    kvno: int
+    must_change: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """One transaction's worth of changes. `tags` runs parallel to `events`: the source's own numbers (of lines)."""
+
+    events: Sequence[PasswordChanged] = ()
+    tags: Sequence[int] = ()
+    accounts: Sequence[AccountState] = ()
+    pending: Sequence[Pending] = ()
+    resolved: Sequence[UUID] = ()
+    cursor: Mapping[str, str] = field(default_factory=dict)
+
+
+Result = UUID | EventError
+"""What became of one event of a page: its id in the spool, or why it could not be sealed."""
+
+
+class Memory(Protocol):
+    """What a source may ask the spool."""
+
+    def cursor(self) -> Mapping[str, str]:
+        """The cursor of the last committed page; empty before `producer init`."""
+
+    def account(self, guid: UUID) -> AccountState | None:
+        """What was captured last of an account."""
+
+    def pending(self) -> Sequence[Pending]:
+        """All accounts that wait to be read again."""
+
+
+class Source(Protocol):
+    """The producer's side of a source."""
+
+    def initialise(self, memory: Memory, *, everything: bool) -> Page:
+        """`producer init`: a page without events whose cursor starts now, or at the beginning."""
+
+    def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
+        """Changes as they come, until `stop`. UnavailableError when the DC cannot be asked: the loop starts again."""
+
+    def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
+        """`producer capture`: the current password of one account or of all, whatever was captured before."""
+
+    def committed(self, page: Page, results: Sequence[Result]) -> None:
+        """The page is durable (a result for each event)."""

@@ -1,0 +1,62 @@
+"""Publisher confirms (AMQP 0-9-1 extension): which published message is safe, and which came back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Token = TypeVar("Token")
+
+
+@dataclass(frozen=True)
+class Settled(Generic[Token]):
+    """What one confirm settled: tokens that are safe on the broker, and tokens that are not."""
+
+    safe: tuple[Token, ...]
+    failed: tuple[Token, ...]
+
+
+class ConfirmTracker(Generic[Token]):
+    """Matches delivery tags to tokens on one confirming channel; pure, touches no channel.
+
+    An unroutable mandatory message is returned first and then *acked*: a returned message id counts as failed.
+    """
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._open: dict[int, tuple[str, Token]] = {}
+        self._returned: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def published(self, message_id: str, token: Token) -> None:
+        """To be called once after each basic_publish, in the same order."""
+        self._open[self._next] = (message_id, token)
+        self._next += 1
+
+    def returned(self, message_id: str) -> None:
+        """basic.return: the broker had no queue for it."""
+        self._returned.add(message_id)
+
+    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Token]:
+        """basic.ack or basic.nack."""
+        if multiple:
+            tags = [tag for tag in self._open if tag <= delivery_tag]
+        else:
+            tags = [delivery_tag] if delivery_tag in self._open else []
+        safe, failed = [], []
+        for tag in tags:
+            message_id, token = self._open.pop(tag)
+            if ack and message_id not in self._returned:
+                safe.append(token)
+            else:
+                failed.append(token)
+            self._returned.discard(message_id)
+        return Settled(tuple(safe), tuple(failed))
+
+    def lost(self) -> tuple[Token, ...]:
+        """The channel closed: everything open is undecided, so it counts as not published."""
+        tokens = tuple(token for _, token in self._open.values())
+        self._open.clear()
+        return tokens

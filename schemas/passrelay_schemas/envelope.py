@@ -1,0 +1,158 @@
+"""The envelope: what the broker sees. As in JWS, the signature covers encoded text: nothing needs canonical JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from passrelay_schemas import limits
+from passrelay_schemas.errors import MalformedError, TooLargeError
+from passrelay_schemas.event import DomainName
+from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
+
+SCHEMA: Final = "passrelay.envelope/1"
+CONTENT_TYPE = "application/json"
+
+ProducerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""The name a producer is enrolled under; also its certificate's common name."""
+KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+
+
+def _version_7(value: UUID) -> UUID:
+    if value.version != 7:
+        raise ValueError("not a UUIDv7 (RFC 9562)")
+    return value
+
+
+EventId = Annotated[UUID, AfterValidator(_version_7)]
+
+
+class ProtectedHeader(BaseModel):
+    """A: fixed when the event is sealed; its exact bytes are HPKE's `info`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    schema_: Literal["passrelay.envelope/1"] = Field(default=SCHEMA, alias="schema")
+    suite: Annotated[str, Field(min_length=1, max_length=limits.MAX_SUITE)]
+    recipient_key_id: KeyId
+    producer: ProducerName
+    domain: DomainName
+    event_id: EventId
+
+    def encode(self) -> bytes:
+        """The header's bytes, once and for all."""
+        return self.model_dump_json(by_alias=True).encode("utf-8")
+
+
+class SignedHeader(BaseModel):
+    """B: made when the event is published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    signing_key_id: KeyId
+    alg: Annotated[str, Field(min_length=1, max_length=limits.MAX_SUITE)]
+    signed_at: AwareDatetime
+
+    def encode(self) -> bytes:
+        """The header's bytes, once and for all."""
+        return self.model_dump_json().encode("utf-8")
+
+
+class _Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    protected: str
+    sealed: Annotated[list[str], Field(min_length=1, max_length=limits.MAX_SEALED_PARTS)]
+    signed: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class SealedEvent:
+    """What the spool keeps: sealed, not yet signed."""
+
+    protected: bytes
+    sealed: tuple[bytes, ...]
+
+    @property
+    def header(self) -> ProtectedHeader:
+        """The parsed protected header."""
+        return parse_model(ProtectedHeader, self.protected, what="protected header")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A parsed envelope; nothing in it is trusted before `signing.verify`."""
+
+    protected: bytes
+    sealed: tuple[bytes, ...]
+    signed: bytes
+    signature: bytes
+    signing_input: bytes
+    header: ProtectedHeader
+    signer: SignedHeader
+
+    @property
+    def event_id(self) -> UUID:
+        """The event's id."""
+        return self.header.event_id
+
+    @property
+    def signed_at(self) -> datetime:
+        """When it was published first (after a republish: last)."""
+        return self.signer.signed_at
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Limits and shape, nothing else: MalformedError or TooLargeError."""
+        if len(raw) > limits.MAX_ENVELOPE_BYTES:
+            raise TooLargeError(f"envelope: {len(raw)} bytes, the most is {limits.MAX_ENVELOPE_BYTES}")
+        outer = parse_model(_Outer, raw, what="envelope")
+        protected = _part(outer.protected, limits.MAX_PROTECTED_BYTES, "protected")
+        signed = _part(outer.signed, limits.MAX_SIGNED_BYTES, "signed")
+        signature = _part(outer.signature, limits.MAX_SIGNATURE_BYTES, "signature")
+        sealed = tuple(_part(part, limits.MAX_SEALED_PART_BYTES, "sealed") for part in outer.sealed)
+        return cls(
+            protected=protected,
+            sealed=sealed,
+            signed=signed,
+            signature=signature,
+            signing_input=_signing_input(outer.protected, outer.sealed, outer.signed),
+            header=parse_model(ProtectedHeader, protected, what="protected header"),
+            signer=parse_model(SignedHeader, signed, what="signed header"),
+        )
+
+
+def _part(text: str, most: int, name: str) -> bytes:
+    if len(text) > most * 4 // 3 + 4:
+        raise TooLargeError(f"envelope: {name} has more than {most} bytes")
+    raw = from_b64url(text, what=name)
+    if not raw:
+        raise MalformedError(f"envelope: {name} is empty")
+    return raw
+
+
+def _signing_input(protected: str, sealed: list[str], signed: str) -> bytes:
+    # A dot is not in the base64url alphabet, and the first and last parts are fixed: the join is unambiguous.
+    return ".".join([protected, *sealed, signed]).encode("ascii")
+
+
+def signing_input(event: SealedEvent, signed: bytes) -> bytes:
+    """The bytes that are signed: every part as base64url text, joined by dots."""
+    return _signing_input(b64url(event.protected), [b64url(part) for part in event.sealed], b64url(signed))
+
+
+def assemble(event: SealedEvent, signed: bytes, signature: bytes) -> bytes:
+    """The envelope's bytes for the broker."""
+    document = {
+        "protected": b64url(event.protected),
+        "sealed": [b64url(part) for part in event.sealed],
+        "signed": b64url(signed),
+        "signature": b64url(signature),
+    }
+    return json.dumps(document, separators=(",", ":")).encode("ascii")

@@ -1,0 +1,101 @@
+"""The keyring: every key document of one directory, read again when the directory changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from passrelay_schemas.errors import KeyFileError, UnknownKeyError, UntrustedError
+from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, private_path, read_private, read_public
+from passrelay_schemas.sealing import Opener
+from passrelay_schemas.signing import Signer
+
+
+class Keyring:
+    """Public documents by id, and the private keys that lie beside them.
+
+    A file that cannot be used stops the start (`KeyFileError`); on a later `refresh` the old state stays and the error
+    is raised.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._documents: dict[str, KeyDocument] = {}
+        self._openers: dict[str, Opener] = {}
+        self._state: object = None
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the directory again if a name, size or time in it changed; True when it was read."""
+        state = self._look()
+        if state == self._state:
+            return False
+        documents = {}
+        for path in sorted(self.directory.glob("*.pub.json")):
+            document = read_public(path)
+            documents[document.key_id] = document
+        openers = {}
+        for document in documents.values():
+            path = private_path(self.directory, document.key_id)
+            if document.use is not KeyUse.SIGNING and path.exists():
+                openers[document.key_id] = Opener(document, read_private(path, document))
+        self._documents, self._openers, self._state = documents, openers, state
+        return True
+
+    def _look(self) -> object:
+        try:
+            return sorted(
+                (path.name, (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_mode)
+                for path in self.directory.iterdir()
+                if path.name.endswith((".pub.json", ".key")) and not path.name.startswith(".")
+            )
+        except FileNotFoundError:
+            raise KeyFileError(f"key directory {self.directory}: missing: make it with `passrelay keys init`") from None
+        except OSError as error:
+            raise KeyFileError(f"key directory {self.directory}: cannot be read ({error.strerror})") from None
+
+    def documents(self, use: KeyUse | None = None) -> Iterable[KeyDocument]:
+        """All documents, oldest first."""
+        chosen = (document for document in self._documents.values() if use in (None, document.use))
+        return sorted(chosen, key=lambda document: (document.created_at, document.key_id))
+
+    def newest(self, use: KeyUse) -> KeyDocument | None:
+        """The youngest active key of a use: the one that new events or notes are sealed to."""
+        active = [document for document in self.documents(use) if document.status is KeyStatus.ACTIVE]
+        return active[-1] if active else None
+
+    def recipient(self) -> KeyDocument:
+        """The key that new events are sealed to; KeyFileError when none is enrolled."""
+        document = self.newest(KeyUse.RECIPIENT)
+        if document is None:
+            raise KeyFileError(
+                f"key directory {self.directory}: no active recipient key: "
+                "copy the consumers' public document here with `passrelay keys enroll FILE`"
+            )
+        return document
+
+    def signer(self, producer: str | None = None) -> Signer:
+        """This host's own signing key; KeyFileError when there is none."""
+        for document in reversed(list(self.documents(KeyUse.SIGNING))):
+            path = private_path(self.directory, document.key_id)
+            if document.status is KeyStatus.ACTIVE and path.exists() and producer in (None, document.producer):
+                return Signer(document, read_private(path, document))
+        whose = f" of producer {producer}" if producer else ""
+        raise KeyFileError(
+            f"key directory {self.directory}: no active signing key{whose} with its private file: "
+            "make one with `passrelay keys init producer`"
+        )
+
+    def signing_key(self, key_id: str) -> KeyDocument:
+        """The enrolled signing key of an envelope; UntrustedError when it is not here."""
+        document = self._documents.get(key_id)
+        if document is None or document.use is not KeyUse.SIGNING:
+            raise UntrustedError(f"signing key {key_id} is not in the keyring")
+        return document
+
+    def opener(self, key_id: str, use: KeyUse = KeyUse.RECIPIENT) -> Opener:
+        """The private key for an envelope or note; UnknownKeyError when it is not here."""
+        opener = self._openers.get(key_id)
+        if opener is None or opener.document.use is not use or opener.document.status is KeyStatus.REVOKED:
+            raise UnknownKeyError(f"{use} key {key_id}: its private part is not in the keyring")
+        return opener

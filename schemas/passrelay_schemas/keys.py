@@ -1,0 +1,223 @@
+"""Key files: a public document that may travel, and a private file that only its owner may read.
+
+`<key_id>.pub.json` (passrelay.key/1) is enrolled on the other side; `<key_id>.key` (passrelay.private-key/1) never
+leaves its host. A key's id is the SHA-256 of its algorithm and public part, so two different keys never share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from passrelay_schemas import limits
+from passrelay_schemas.envelope import KeyId, ProducerName
+from passrelay_schemas.errors import KeyFileError, MalformedError
+from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
+from passrelay_schemas.suites import MLKEM768_X25519, SUITES
+
+ED25519 = "Ed25519"
+"""RFC 8032; the only signature algorithm so far."""
+
+
+class KeyUse(StrEnum):
+    """What a key is for."""
+
+    RECIPIENT = "recipient"  # events are sealed to it; its private part is on the consumers
+    SIGNING = "signing"  # a producer signs with it; its private part is on one domain controller
+    OPS = "ops"  # notes are sealed to it; its private part is with the operators
+
+
+class KeyStatus(StrEnum):
+    """ACTIVE keys are used for new events; RETIRED ones only for what was made before; REVOKED ones never."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class KeyDocument(BaseModel):
+    """The public half of a key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["passrelay.key/1"] = Field(default="passrelay.key/1", alias="schema")
+    key_id: KeyId
+    use: KeyUse
+    algorithm: Annotated[str, Field(max_length=limits.MAX_SUITE)]
+    public: str
+    producer: ProducerName | None = None
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    status: KeyStatus = KeyStatus.ACTIVE
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.key_id != key_id_of(self.algorithm, self.public_bytes):
+            raise ValueError("key_id is not the hash of algorithm and public: the document was changed or damaged")
+        if (self.use is KeyUse.SIGNING) != (self.producer is not None):
+            raise ValueError("a signing key names its producer, every other key has none")
+        known = {ED25519} if self.use is KeyUse.SIGNING else set(SUITES)
+        if self.algorithm not in known:
+            raise ValueError(f"algorithm of a {self.use} key must be one of {', '.join(sorted(known))}")
+        return self
+
+    @property
+    def public_bytes(self) -> bytes:
+        """The public key's raw bytes."""
+        try:
+            return from_b64url(self.public, what="public")
+        except MalformedError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the public part in groups of four, to be compared by voice."""
+        digest = hashlib.sha256(self.public_bytes).hexdigest()[:32]
+        return " ".join(digest[start : start + 4] for start in range(0, 32, 4))
+
+    def encode(self) -> bytes:
+        """The document's bytes."""
+        return (self.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n").encode()
+
+
+class _PrivateDocument(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    schema_: Literal["passrelay.private-key/1"] = Field(default="passrelay.private-key/1", alias="schema")
+    key_id: KeyId
+    use: KeyUse
+    algorithm: str
+    private: Secret
+
+
+def key_id_of(algorithm: str, public: bytes) -> str:
+    """The id of a key: 24 base64url characters of SHA-256(algorithm NUL public)."""
+    return b64url(hashlib.sha256(algorithm.encode() + b"\0" + public).digest()[:18])
+
+
+def generate(use: KeyUse, *, producer: str | None = None, algorithm: str | None = None) -> tuple[KeyDocument, bytes]:
+    """A new key: its public document and its private bytes."""
+    if use is KeyUse.SIGNING:
+        algorithm = algorithm or ED25519
+        signing = ed25519.Ed25519PrivateKey.generate()
+        private, public = signing.private_bytes_raw(), signing.public_key().public_bytes_raw()
+    else:
+        algorithm = algorithm or MLKEM768_X25519
+        if algorithm not in SUITES:
+            raise KeyFileError(f"algorithm {algorithm!r} is not one of {', '.join(SUITES)}")
+        private, public = SUITES[algorithm].generate()
+    document = KeyDocument(
+        key_id=key_id_of(algorithm, public),
+        use=use,
+        algorithm=algorithm,
+        public=b64url(public),
+        producer=producer,
+        created_at=utc_now().replace(microsecond=0),
+    )
+    return document, private
+
+
+def public_path(directory: Path, key_id: str) -> Path:
+    """Where a key's public document lies."""
+    return directory / f"{key_id}.pub.json"
+
+
+def private_path(directory: Path, key_id: str) -> Path:
+    """Where a key's private file lies."""
+    return directory / f"{key_id}.key"
+
+
+def write_public(directory: Path, document: KeyDocument) -> Path:
+    """Write a public document atomically."""
+    return _write(public_path(directory, document.key_id), document.encode(), 0o644)
+
+
+def write_private(directory: Path, document: KeyDocument, private: bytes) -> Path:
+    """Write a private file atomically, readable by its owner alone."""
+    content = {
+        "schema": "passrelay.private-key/1",
+        "key_id": document.key_id,
+        "use": document.use.value,
+        "algorithm": document.algorithm,
+        "private": b64url(private),
+    }
+    return _write(private_path(directory, document.key_id), json.dumps(content).encode(), 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as sink:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise KeyFileError(
+            f"key file {path}: cannot be written ({error.strerror}): check the directory and its owner"
+        ) from error
+    return path
+
+
+def read_public(path: Path) -> KeyDocument:
+    """A public document; KeyFileError names the file and what is wrong."""
+    try:
+        return parse_model(KeyDocument, _read(path), what=f"key file {path}")
+    except MalformedError as error:
+        raise KeyFileError(f"{error}: get the document again from where the key was made") from None
+
+
+def read_private(path: Path, document: KeyDocument) -> bytes:
+    """The private bytes that belong to `document`.
+
+    KeyFileError when the file is missing, readable by group or others, damaged, or of another key.
+    """
+    raw = _read(path)
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o077:
+        raise KeyFileError(
+            f"key file {path}: mode {mode:04o} lets others read it: `chmod 600 {path}`, and rotate it if they did"
+        )
+    try:
+        content = parse_model(_PrivateDocument, raw, what=f"key file {path}")
+        private = from_b64url(content.private.reveal(), what=f"key file {path}")
+    except MalformedError as error:
+        raise KeyFileError(f"{error}: restore the key from its backup") from None
+    if content.key_id != document.key_id or content.algorithm != document.algorithm or not _fits(document, private):
+        raise KeyFileError(f"key file {path}: it does not belong to {document.key_id}: restore the right one")
+    return private
+
+
+def _fits(document: KeyDocument, private: bytes) -> bool:
+    try:
+        if document.use is KeyUse.SIGNING:
+            public = ed25519.Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+        else:
+            public = SUITES[document.algorithm].public_of(private)
+    except ValueError:
+        return False
+    return public == document.public_bytes
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as source:
+            raw = source.read(limits.MAX_KEY_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise KeyFileError(f"key file {path}: missing: make it with `passrelay keys init` or copy it there") from None
+    except OSError as error:
+        raise KeyFileError(f"key file {path}: cannot be read ({error.strerror}): check its owner and mode") from None
+    if len(raw) > limits.MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"key file {path}: larger than {limits.MAX_KEY_FILE_BYTES} bytes, not a key file")
+    return raw

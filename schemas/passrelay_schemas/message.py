@@ -1,0 +1,98 @@
+"""AMQP messages, built anew from an allow-list each time.
+
+Copied x-death headers make the broker see a cycle and drop the message without a word, so no received property is
+ever passed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pika
+
+from passrelay_schemas.envelope import CONTENT_TYPE, ProtectedHeader
+from passrelay_schemas.envelope import SCHEMA as ENVELOPE_SCHEMA
+from passrelay_schemas.record import SCHEMA as RECORD_SCHEMA
+from passrelay_schemas.record import Record
+
+ATTEMPT = "x-passrelay-attempt"
+REASON = "x-passrelay-reason"
+REPLAYS = "x-passrelay-replays"
+NOTE = "x-passrelay-note"
+_DELIVERY_COUNT = "x-delivery-count"
+_MOST_COUNT = 2**31 - 1
+PERSISTENT = 2
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What travels beside an envelope: how often it was tried, replayed, and handed out by the broker."""
+
+    attempt: int = 0
+    replays: int = 0
+    deliveries: int = 0
+    reason: str | None = None
+    note: str | None = None
+
+    @classmethod
+    def of(cls, properties: pika.BasicProperties) -> Self:
+        """The counters in received properties; anything of the wrong kind counts as absent."""
+        headers = properties.headers or {}
+        return cls(
+            attempt=_count(headers.get(ATTEMPT)),
+            replays=_count(headers.get(REPLAYS)),
+            deliveries=_count(headers.get(_DELIVERY_COUNT)),
+            reason=_text(headers.get(REASON)),
+            note=_text(headers.get(NOTE)),
+        )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT else 0
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None
+
+
+def envelope_properties(
+    header: ProtectedHeader | None,
+    *,
+    attempt: int = 0,
+    replays: int = 0,
+    reason: str | None = None,
+    note: str | None = None,
+) -> pika.BasicProperties:
+    """Properties of an envelope; `header` is None only where it could not be parsed."""
+    headers: dict[str, Any] = {}
+    if attempt:
+        headers[ATTEMPT] = attempt
+    if replays:
+        headers[REPLAYS] = replays
+    if reason:
+        headers[REASON] = reason
+    if note:
+        headers[NOTE] = note
+    return pika.BasicProperties(
+        message_id=str(header.event_id) if header else None,
+        app_id=header.producer if header else None,
+        type=ENVELOPE_SCHEMA,
+        content_type=CONTENT_TYPE,
+        delivery_mode=PERSISTENT,
+        headers=headers or None,
+    )
+
+
+def record_properties(record: Record) -> pika.BasicProperties:
+    """Properties of a record in the journal or dead stream."""
+    return pika.BasicProperties(
+        message_id=str(record.event_id),
+        app_id=record.producer,
+        type=RECORD_SCHEMA,
+        content_type=CONTENT_TYPE,
+        delivery_mode=PERSISTENT,
+        headers={REASON: record.reason} if record.reason else None,
+    )

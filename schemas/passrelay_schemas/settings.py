@@ -1,0 +1,379 @@
+"""Settings: one TOML file per role, every key documented here, unknown keys refused by name.
+
+Environment variables PASSRELAY_<SECTION>__<KEY> win over the file. `docs/configuration.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from passrelay_schemas.envelope import ProducerName
+from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.event import DomainName, Sid
+from passrelay_schemas.order import Order
+from passrelay_schemas.secret import Secret
+
+DEFAULT_DIRECTORY = Path("/etc/passrelay")
+DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
+_PLACEHOLDERS = ("{sam}", "{upn}", "{guid}", "{sid}")
+
+
+class Section(BaseModel):
+    """A table of the file; keys it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and loopback addresses: the only place where clear text may go."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _match(template: str) -> str:
+    rest = template
+    for placeholder in _PLACEHOLDERS:
+        rest = rest.replace(placeholder, "")
+    if "{" in rest or "}" in rest or rest == template:
+        raise ValueError(f"must use one of {', '.join(_PLACEHOLDERS)} and no other braces")
+    if not template.startswith("(") or template.count("(") != template.count(")"):
+        raise ValueError("must be an LDAP filter in parentheses (RFC 4515)")
+    return template
+
+
+def _ldap_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"ldaps", "ldap"} or not parts.hostname or parts.username or parts.path.strip("/"):
+        raise ValueError(f"{url!r} must look like ldaps://idm1.example:636 (or ldap:// for StartTLS)")
+    return url
+
+
+def _listen(address: str) -> str:
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} must be ADDRESS:PORT, for example 127.0.0.1:9464")
+    return address
+
+
+class BrokerSettings(Section):
+    """The RabbitMQ server."""
+
+    url: Secret
+    """amqps://HOST[:PORT]/VHOST. amqp:// only to a loopback address; %2F is the default vhost."""
+    ca_file: Path | None = None
+    """PEM file with the CA that signed the broker's certificate. Needed with amqps://."""
+    certificate_file: Path | None = None
+    """PEM file with this host's client certificate: its common name is the broker's user (SASL EXTERNAL)."""
+    key_file: Path | None = None
+    """PEM file with the key of certificate_file."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        parts = urlsplit(self.url.reveal())
+        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+            raise ValueError("url must look like amqps://broker.example:5671/passrelay")
+        if parts.scheme == "amqp" and not is_loopback(parts.hostname):
+            raise ValueError(f"url: clear-text amqp:// to {parts.hostname} is refused, only to loopback: use amqps://")
+        if parts.scheme == "amqps" and self.ca_file is None:
+            raise ValueError("ca_file is needed with amqps://: name the CA that signed the broker's certificate")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: give both or none")
+        return self
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password, for messages."""
+        parts = urlsplit(self.url.reveal())
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+class SpoolSettings(Section):
+    """Where captured events wait for the broker."""
+
+    path: Path = Path("/var/lib/passrelay/spool.sqlite")
+    """The SQLite file; its directory must belong to the producer alone."""
+    retention_hours: Annotated[float, Field(ge=0)] = 72
+    """How long published events stay for `producer republish`."""
+    max_bytes: Annotated[int, Field(ge=1_000_000)] = 2_000_000_000
+    """Published events are removed early to stay below this; unpublished ones never are: then capturing waits."""
+
+
+class SambaSourceSettings(Section):
+    """Capture on a Samba AD domain controller."""
+
+    ldapi_path: Path = Path("/var/lib/samba/private/ldap_priv/ldapi")
+    """The DC's private LDAP socket; only root can open it."""
+    gpg_key_file: Path = Path("/etc/passrelay/samba-gpg.key")
+    """The secret OpenPGP key (exported, mode 0600) whose public half is in smb.conf `password hash gpg key ids`."""
+    poll_ms: Annotated[int, Field(ge=5, le=60_000)] = 50
+    """How often the DC is asked for changes, in milliseconds."""
+
+
+class StdinSourceSettings(Section):
+    """Events from another program, one JSON object a line."""
+
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """At most this many lines are committed together; a line is answered after its commit."""
+
+
+class SourceSettings(Section):
+    """Where events come from: exactly one source."""
+
+    samba: SambaSourceSettings | None = None
+    """Samba AD on this host."""
+    stdin: StdinSourceSettings | None = None
+    """Lines on standard input."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.samba is None) == (self.stdin is None):
+            raise ValueError("give exactly one of [source.samba] and [source.stdin]")
+        return self
+
+
+class KeysSettings(Section):
+    """Key files."""
+
+    directory: Path = Path("/etc/passrelay/keys")
+    """`*.pub.json` of every key this host knows, `*.key` of its own."""
+
+
+class DomainSettings(Section):
+    """One AD domain that is enrolled here."""
+
+    name: DomainName
+    """The domain's DNS name."""
+    sid: Sid | None = None
+    """The domain's SID; every account must carry it. Needed with order = "kvno"."""
+    order: Order = Order.KVNO
+    """"kvno": AD's own order, version before time. "time": a source without versions. Fixed for ever."""
+    epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """Raise it by one after a restore of the whole AD domain from backup."""
+    producers: tuple[ProducerName, ...] = ()
+    """The producers that may speak for this domain (consumer only)."""
+    search_base: str | None = None
+    """Where the domain's users are in IdM: cn=users,cn=accounts,<suffix> (consumer and ops)."""
+    match: Annotated[str, AfterValidator(_match)] = DEFAULT_MATCH
+    """LDAP filter that finds the one entry; {sam}, {upn}, {guid}, {sid} are put in escaped."""
+
+    @model_validator(mode="after")
+    def _sid_with_kvno(self) -> Self:
+        if self.order is Order.KVNO and self.sid is None:
+            raise ValueError('sid is needed with order = "kvno": AD accounts are told apart by it')
+        return self
+
+
+class IdmSettings(Section):
+    """The IdM servers and how entries are written."""
+
+    servers: Annotated[tuple[Annotated[str, AfterValidator(_ldap_url)], ...], Field(min_length=1)]
+    """In this order, the same on every consumer: ldaps://HOST:PORT, or ldap://HOST:PORT with StartTLS."""
+    ca_file: Path
+    """PEM file with IdM's CA; nothing else is trusted."""
+    bind_dn: Annotated[str, Field(min_length=3)]
+    """The service account: uid=passrelay,cn=sysaccounts,cn=etc,<suffix>."""
+    password_file: Path
+    """File (mode 0600) with the service account's password; read again at every connection."""
+    marker_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = "passrelayMarker"
+    """The attribute that holds the marker; single-valued."""
+    probe_dn: str | None = None
+    """The disabled entry on which servers are tried; default: uid=passrelay-probe beside bind_dn."""
+    unlock: bool = True
+    """Also set krbLastAdminUnlock, so that a locked user can log in with the new password."""
+    carry_must_change: bool = True
+    """Carry AD's "must change at next logon" over as an expired password."""
+    horizon_hours: Annotated[float, Field(gt=0, le=24 * 60)] = 24
+    """How long an event waits for a repair of its entry before it becomes a dead letter."""
+    initial: Literal["idm-newer-wins", "ad-wins"] = "idm-newer-wins"
+    """An entry without a marker whose IdM password is younger than the AD change: keep it, or write AD's."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10
+    """For every LDAP call."""
+    probe_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 60
+    """How often each server in use is probed."""
+
+    @property
+    def probe_entry(self) -> str:
+        """The probe's DN."""
+        return self.probe_dn or "uid=passrelay-probe," + self.bind_dn.partition(",")[2]
+
+
+class ConsumerTableSettings(Section):
+    """The consumer process."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Threads, each with one connection to IdM."""
+    prefetch: Annotated[int, Field(ge=1, le=2000)] | None = None
+    """Events held at once; default four per worker."""
+    brake: Annotated[int, Field(ge=2, le=10_000)] = 20
+    """So many dead letters of one reason in a row, over different accounts, stop this consumer."""
+
+    @property
+    def held(self) -> int:
+        """The effective prefetch."""
+        return self.prefetch or 4 * self.workers
+
+
+class MetricsSettings(Section):
+    """Prometheus metrics."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    """ADDRESS:PORT of the metrics page; port 0 takes a free one and logs it; unset: no page."""
+
+
+class LogSettings(Section):
+    """The log: JSON lines on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+
+
+class RoleSettings(BaseSettings):
+    """What every role has."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PASSRELAY_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    broker: BrokerSettings
+    keys: KeysSettings = KeysSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; nothing else is read."""
+        return env_settings, init_settings
+
+
+class ProducerSettings(RoleSettings):
+    """producer.toml."""
+
+    source: SourceSettings
+    spool: SpoolSettings = SpoolSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    domain: tuple[DomainSettings, ...] = ()
+
+
+class ConsumerSettings(RoleSettings):
+    """consumer.toml."""
+
+    idm: IdmSettings
+    domain: Annotated[tuple[DomainSettings, ...], Field(min_length=1)]
+    consumer: ConsumerTableSettings = ConsumerTableSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="after")
+    def _domains(self) -> Self:
+        names = [domain.name for domain in self.domain]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"[[domain]] {name} stands twice: keep one")
+        for domain in self.domain:
+            if not domain.producers:
+                raise ValueError(f"[[domain]] {domain.name}: producers is empty, so nobody may speak for it: list them")
+            if not domain.search_base:
+                raise ValueError(f"[[domain]] {domain.name}: search_base is needed: cn=users,cn=accounts,<suffix>")
+        return self
+
+
+class OpsSettings(RoleSettings):
+    """ops.toml."""
+
+    idm: IdmSettings | None = None
+    domain: tuple[DomainSettings, ...] = ()
+
+
+ROLES: dict[str, type[RoleSettings]] = {
+    "producer": ProducerSettings,
+    "consumer": ConsumerSettings,
+    "ops": OpsSettings,
+}
+"""Every role and its settings."""
+
+Settings = TypeVar("Settings", bound=RoleSettings)
+
+
+def load(role: type[Settings], path: Path) -> Settings:
+    """The settings of a role from file and environment; ConfigurationError lists every fault with key and repair."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"configuration {path}: missing: write it, or name another with --config") from None
+    except OSError as error:
+        raise ConfigurationError(f"configuration {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"configuration {path}: not TOML: {error}") from None
+    _check_environment()
+    try:
+        return role(**document)
+    except ValidationError as error:
+        faults = "\n".join(f"  {line}" for line in _faults(error, role))
+        raise ConfigurationError(f"configuration {path}:\n{faults}") from None
+
+
+def _check_environment() -> None:
+    sections = {name for role in ROLES.values() for name in role.model_fields}
+    for name in os.environ:
+        if name.startswith("PASSRELAY_") and name[10:].partition("__")[0].lower() not in sections:
+            raise ConfigurationError(f"environment {name}: no such section; known: {', '.join(sorted(sections))}")
+
+
+def _faults(error: ValidationError, role: type[RoleSettings]) -> Iterator[str]:
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(str(part) for part in item["loc"])
+        message = str(item["msg"]).removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = sorted(_keys_at(role, item["loc"][:-1]))
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            message = f"unknown key: {hint}"
+        elif item["type"] == "missing":
+            message = "is needed and missing"
+        yield f"{place or 'file'}: {message}"
+
+
+def _keys_at(model: type[BaseModel], place: tuple[Any, ...]) -> set[str]:
+    for part in place:
+        if isinstance(part, int):
+            continue
+        inner = _section_of(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
+            return set()
+        model = inner
+    return set(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found is not None:
+            return found
+    return None

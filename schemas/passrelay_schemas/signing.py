@@ -1,0 +1,46 @@
+"""Ed25519 signatures over envelopes (RFC 8032): made when an event is published, not when it is spooled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from passrelay_schemas.envelope import Envelope, SealedEvent, SignedHeader, assemble, signing_input
+from passrelay_schemas.errors import BadSignatureError, RevokedError
+from passrelay_schemas.keys import ED25519, KeyDocument, KeyStatus
+
+
+class Signer:
+    """A producer's private signing key. Its repr shows only the id."""
+
+    def __init__(self, document: KeyDocument, private: bytes) -> None:
+        self.document = document
+        self._key = ed25519.Ed25519PrivateKey.from_private_bytes(private)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.document.key_id})"
+
+    def sign(self, event: SealedEvent, *, signed_at: datetime) -> bytes:
+        """The finished envelope for the broker."""
+        signed = SignedHeader(signing_key_id=self.document.key_id, alg=ED25519, signed_at=signed_at).encode()
+        return assemble(event, signed, self._key.sign(signing_input(event, signed)))
+
+
+def verify(envelope: Envelope, key: KeyDocument) -> None:
+    """Check the signature with the keyring's entry: its algorithm counts, never the header's.
+
+    Raises RevokedError for a revoked key and BadSignatureError when header, key and bytes do not belong together.
+    """
+    if key.status is KeyStatus.REVOKED:
+        raise RevokedError(f"signing key {key.key_id} of producer {key.producer} was revoked")
+    if envelope.signer.alg != key.algorithm:
+        raise BadSignatureError("the header names another algorithm than the keyring does for this key")
+    if envelope.header.producer != key.producer:
+        raise BadSignatureError("the header names another producer than the keyring does for this key")
+    try:
+        public = ed25519.Ed25519PublicKey.from_public_bytes(key.public_bytes)
+        public.verify(envelope.signature, envelope.signing_input)
+    except (InvalidSignature, ValueError):
+        raise BadSignatureError(f"the signature does not fit signing key {key.key_id}") from None

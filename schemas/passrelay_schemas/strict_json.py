@@ -1,0 +1,76 @@
+"""JSON from outside: UTF-8, one object, no doubled keys, no NaN; a failure says where, never what was there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from passrelay_schemas.errors import MalformedError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise MalformedError("a field stands twice in one JSON object")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise MalformedError(f"{name} is not JSON (RFC 8259)")
+
+
+def parse_object(raw: bytes, *, what: str) -> dict[str, Any]:
+    """The JSON object in `raw`; MalformedError without any of its content."""
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+    except MalformedError as error:
+        raise MalformedError(f"{what}: {error}") from None
+    except (ValueError, RecursionError):
+        # json's own message quotes nothing, but its exception object carries the whole document: drop it.
+        raise MalformedError(f"{what}: not UTF-8 JSON") from None
+    if not isinstance(document, dict):
+        raise MalformedError(f"{what}: not a JSON object")
+    return document
+
+
+def parse_model(model: type[Model], raw: bytes, *, what: str) -> Model:
+    """`raw` as a validated model; MalformedError names the fields that are wrong, not their values."""
+    return validate(model, parse_object(raw, what=what), what=what)
+
+
+def validate(model: type[Model], document: dict[str, Any], *, what: str) -> Model:
+    """A parsed object as a model; MalformedError names the fields that are wrong, not their values."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise MalformedError(f"{what}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Field names and rules of a validation error, without the values that broke them."""
+    parts = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(str(part) for part in item["loc"]) or "document"
+        parts.append(f"{place}: {item['msg']}")
+    return "; ".join(parts)
+
+
+def b64url(raw: bytes) -> str:
+    """Base64url without padding (RFC 7515 2)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def from_b64url(text: str, *, what: str) -> bytes:
+    """Strict decoding: only the URL alphabet, no padding, no other characters."""
+    try:
+        if "=" in text:
+            raise MalformedError(f"{what}: base64url has no padding here")
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedError(f"{what}: not base64url") from None
