@@ -14,7 +14,7 @@ from ldap3.core.exceptions import LDAPException
 from ldap3.core.results import RESULT_INVALID_CREDENTIALS
 
 from tests.lab.certificates import CertificateAuthority
-from tests.lab.directory_connection import ldaps_connection
+from tests.lab.directory_connection import close, ldaps_connection
 from tests.lab.directory_template import (
     ROOT_DN,
     Layout,
@@ -145,7 +145,7 @@ class Directory:
             demand(connection, f"bind as {dn}")
             yield connection
         finally:
-            connection.unbind()
+            close(connection)
 
     def manager(self) -> AbstractContextManager[Connection]:
         """A new connection bound as Directory Manager, whom no access rule binds."""
@@ -166,7 +166,7 @@ class Directory:
         except LDAPException as error:
             raise LabError(f"bind as {uid} at {self.ldaps_url}: {error}") from error
         finally:
-            connection.unbind()
+            close(connection)
         return True
 
     # --- users
