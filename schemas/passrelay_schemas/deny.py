@@ -1,4 +1,4 @@
-"""Accounts that are never carried, whatever the configuration says: refused on the producer and again on the consumer."""
+"""Accounts that are never carried, whatever the configuration says: refused by producer and consumer alike."""
 
 from __future__ import annotations
 

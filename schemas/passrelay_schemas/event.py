@@ -90,6 +90,8 @@ class PasswordChanged(BaseModel):
             raise ValueError("kind expire has no password, every other kind has one")
         if self.kind is Kind.EXPIRE and not self.must_change:
             raise ValueError("kind expire means must_change")
+        if self.kind is Kind.EXPIRE and self.kvno == 0:
+            raise ValueError("kind expire needs a kvno: it belongs to one password")
         return self
 
 

@@ -21,6 +21,7 @@ from passrelay_schemas.envelope import KeyId, ProducerName
 from passrelay_schemas.errors import KeyFileError, MalformedError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.secret import Secret
+from passrelay_schemas.secret_file import mode_fault
 from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
 from passrelay_schemas.suites import MLKEM768_X25519, SUITES
 
@@ -184,11 +185,9 @@ def read_private(path: Path, document: KeyDocument) -> bytes:
     KeyFileError when the file is missing, readable by group or others, damaged, or of another key.
     """
     raw = _read(path)
-    mode = path.stat().st_mode & 0o777
-    if os.name == "posix" and mode & 0o077:
-        raise KeyFileError(
-            f"key file {path}: mode {mode:04o} lets others read it: `chmod 600 {path}`, and rotate it if they did"
-        )
+    fault = mode_fault(path)
+    if fault is not None:
+        raise KeyFileError(f"key file {path}: {fault}")
     try:
         content = parse_model(_PrivateDocument, raw, what=f"key file {path}")
         private = from_b64url(content.private.reveal(), what=f"key file {path}")

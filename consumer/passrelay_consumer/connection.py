@@ -1,0 +1,100 @@
+"""TLS connections to IdM servers: one CA pinned, the name checked by OpenSSL, every wait limited."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import ldap3
+from ldap3.core.exceptions import LDAPException
+
+from passrelay_consumer.result_codes import DirectoryError
+from passrelay_schemas.settings import IdmSettings
+
+
+class PinnedTls(ldap3.Tls):
+    """TLS >= 1.2 that trusts one CA file and lets OpenSSL check the name.
+
+    ldap3 itself checks names with ssl.match_hostname, which Python has deprecated and 3.12 removed.
+    """
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
+        """Called by ldap3 with its open TCP connection."""
+        context = ssl.create_default_context(cafile=self.ca_certs_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+        )
+
+
+def connect(url: str, settings: IdmSettings) -> ldap3.Connection:
+    """A connection that is not bound yet: LDAPS, or LDAP with StartTLS before anything else. Raises DirectoryError."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "ldaps"
+    connection: ldap3.Connection | None = None
+    try:
+        server = ldap3.Server(
+            parts.hostname or "",
+            port=parts.port or (636 if secure else 389),
+            use_ssl=secure,
+            tls=PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file)),
+            get_info=ldap3.NONE,
+            connect_timeout=settings.timeout_seconds,
+        )
+        connection = ldap3.Connection(
+            server,
+            receive_timeout=settings.timeout_seconds,
+            check_names=False,
+            auto_encode=False,
+            auto_range=False,
+            auto_referrals=False,
+        )
+        connection.open(read_server_info=False)
+        if not secure and not connection.start_tls(read_server_info=False):
+            raise DirectoryError(None, f"{url} refused StartTLS")
+    except (LDAPException, OSError) as error:
+        close(connection)
+        raise DirectoryError(None, brief(error)) from None
+    return connection
+
+
+def bind(connection: ldap3.Connection, dn: str, password: str) -> None:
+    """Simple bind (RFC 4513 5.1.3). Raises DirectoryError; the connection keeps no copy of the password."""
+    try:
+        bound = call(connection, lambda: connection.rebind(dn, password, authentication=ldap3.SIMPLE))
+    finally:
+        connection.password = None
+    if not bound:
+        raise DirectoryError(int(connection.result["result"]), f"bind as {dn}: {server_words(connection)}")
+
+
+def call(connection: ldap3.Connection, operation: Callable[[], Any]) -> Any:
+    """One operation; what fails below LDAP becomes a DirectoryError without a code."""
+    try:
+        return operation()
+    except (LDAPException, OSError) as error:
+        raise DirectoryError(None, brief(error)) from None
+
+
+def server_words(connection: ldap3.Connection) -> str:
+    """The server's diagnostic message for the last result, or the name of its code."""
+    return str(connection.result.get("message") or connection.result.get("description") or "")[:500]
+
+
+def close(connection: ldap3.Connection | None) -> None:
+    """Unbind and close; also the socket that ldap3 leaves open when the server refused the connection."""
+    if connection is None:
+        return
+    with contextlib.suppress(LDAPException, OSError):
+        connection.unbind()
+    if connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.close()
+
+
+def brief(error: BaseException) -> str:
+    """One line about a failure below LDAP."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

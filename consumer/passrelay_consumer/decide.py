@@ -1,0 +1,145 @@
+"""What to do with an event at an entry: a pure decision from the marker (docs/order.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from passrelay_schemas.event import Kind, PasswordChanged
+from passrelay_schemas.filetime import to_datetime
+from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
+from passrelay_schemas.order import OrderKey
+from passrelay_schemas.verdict import Reason, Verdict
+
+NEWER = "newer"
+"""Superseded: the entry already has a newer AD password."""
+IDM_NEWER = "idm_newer"
+"""Superseded: the entry has no marker and its IdM password is younger than the AD change."""
+NOT_CARRIED = "not_carried"
+"""Superseded: a must-change tick where carry_must_change is off."""
+
+
+_CLOCKS_APART = timedelta(minutes=5)
+"""Kerberos' own tolerance (RFC 4120 7.5.1): how far this host's clock and IdM's may differ."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was read of the one IdM entry."""
+
+    dn: str
+    marker: Marker | None = None
+    object_classes: frozenset[str] = frozenset()
+    last_change: datetime | None = None
+    expiration: datetime | None = None
+
+    @property
+    def kerberos(self) -> bool:
+        """It may have krb attributes."""
+        return "krbprincipalaux" in self.object_classes
+
+    @property
+    def expired_at_once(self) -> bool:
+        """IPA expired the password in the moment it was set: the writer was not in passSyncManagersDNs."""
+        if self.expiration is None or self.last_change is None:
+            return False
+        return self.expiration <= self.last_change
+
+
+@dataclass(frozen=True)
+class Write:
+    """Set the password, replacing exactly the marker that was read."""
+
+    old: Marker | None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The password is there; the must-change step is not: do it, replacing exactly the marker that was read."""
+
+    old: Marker
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Nothing to do."""
+
+    verdict: Verdict
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Not at this entry, not now or not ever: the reason's class tells which."""
+
+    reason: Reason
+    diagnostic: str
+
+
+Decision = Write | Finish | Settled | Refuse
+
+
+def decide(
+    event: PasswordChanged,
+    *,
+    key: OrderKey,
+    event_id: UUID,
+    entry: Entry,
+    carry_must_change: bool,
+    idm_newer_wins: bool,
+) -> Decision:
+    """Compare the event with the entry's marker. `key` is the event's place in its domain's order."""
+    marker = entry.marker
+    if event.kind is Kind.EXPIRE and not carry_must_change:
+        return Settled(Verdict.SUPERSEDED, NOT_CARRIED)
+    if marker is None:
+        return _first(event, entry, idm_newer_wins=idm_newer_wins)
+    if marker.guid != event.account.guid:
+        return Refuse(
+            Reason.IDENTITY, f"the entry's marker belongs to AD account {marker.guid}, not {event.account.guid}"
+        )
+    if event.kind is Kind.EXPIRE:
+        return _expire(key, marker)
+    own = marker.event_id == event_id
+    if own or key == marker.key:
+        if event.must_change and carry_must_change and MUST_CHANGE_DONE not in marker.flags:
+            return Finish(marker, Verdict.DUPLICATE)
+        if own and _expired_by_our_write(entry, marker):
+            # A server that does not list us took the write and expired the user: write again, on a better one.
+            return Write(marker)
+        return Settled(Verdict.DUPLICATE)
+    if key < marker.key:
+        return Settled(Verdict.SUPERSEDED, NEWER)
+    return Write(marker)
+
+
+def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:
+    # An administrator's reset in IdM expires a password too; that one is his and stays.
+    if not entry.expired_at_once or entry.last_change is None or MUST_CHANGE_DONE in marker.flags:
+        return False
+    return abs(entry.last_change - datetime.fromisoformat(marker.applied_at)) <= _CLOCKS_APART
+
+
+def _first(event: PasswordChanged, entry: Entry, *, idm_newer_wins: bool) -> Decision:
+    if event.kind is Kind.EXPIRE:
+        return _early()
+    if idm_newer_wins and entry.last_change is not None and to_datetime(event.changed_at) < entry.last_change:
+        return Settled(Verdict.SUPERSEDED, IDM_NEWER)
+    return Write(None)
+
+
+def _expire(key: OrderKey, marker: Marker) -> Decision:
+    # The tick belongs to one password: the one with its own kvno.
+    if (key.epoch, key.kvno) > (marker.epoch, marker.kvno):
+        return _early()
+    if (key.epoch, key.kvno) < (marker.epoch, marker.kvno):
+        return Settled(Verdict.SUPERSEDED, NEWER)
+    if MUST_CHANGE_DONE in marker.flags:
+        return Settled(Verdict.DUPLICATE)
+    return Finish(marker, Verdict.APPLIED)
+
+
+def _early() -> Refuse:
+    return Refuse(Reason.EARLY, "the password that must be changed at next logon has not arrived yet")

@@ -1,0 +1,235 @@
+"""One connection to one IdM server: find, write, finish, probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import ldap3
+from ldap3.utils.conv import escape_filter_chars
+
+from passrelay_consumer.connection import bind, call, close, connect, server_words
+from passrelay_consumer.decide import Entry
+from passrelay_consumer.result_codes import DirectoryError
+from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.event import Account
+from passrelay_schemas.marker import Marker
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.settings import DomainSettings, IdmSettings
+
+MARKER_CLASS = "passrelayAccount"
+"""Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
+OWN_MARKER_ATTRIBUTE = "passrelayMarker"
+
+Changes = dict[str, list[tuple[str, list[bytes]]]]
+
+
+def generalized_time(moment: datetime) -> bytes:
+    """GeneralizedTime in UTC with seconds (RFC 4517 3.3.13)."""
+    return moment.astimezone(UTC).strftime("%Y%m%d%H%M%SZ").encode("ascii")
+
+
+def parse_generalized_time(raw: bytes) -> datetime | None:
+    """The time in an attribute value; None when it is not `YYYYmmddHHMMSSZ`."""
+    try:
+        return datetime.strptime(raw.decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    except (UnicodeDecodeError, ValueError):
+        return None
+
+
+def match_filter(template: str, account: Account) -> str:
+    """The domain's match filter with the account's names put in, escaped (RFC 4515 3)."""
+    values = {
+        "{sam}": account.sam_account_name,
+        "{upn}": account.user_principal_name or "",
+        "{guid}": str(account.guid),
+        "{sid}": account.sid or "",
+    }
+    # One pass: a name that itself contains "{upn}" must not be filled in again.
+    pieces: list[str] = []
+    rest = template
+    while rest:
+        positions = [(at, name) for name in values if (at := rest.find(name)) >= 0]
+        if not positions:
+            pieces.append(rest)
+            break
+        at, name = min(positions)
+        pieces += [rest[:at], escape_filter_chars(values[name])]
+        rest = rest[at + len(name) :]
+    return "".join(pieces)
+
+
+def write_changes(
+    *,
+    password: Secret,
+    old: Marker | None,
+    new: Marker,
+    entry: Entry,
+    attribute: str,
+    unlock_at: datetime | None,
+) -> Changes:
+    """Step 9 as one modify: password and marker together, so a stale marker (16) leaves the password alone."""
+    changes: Changes = {"userPassword": [(ldap3.MODIFY_REPLACE, [password.reveal().encode("utf-8")])]}
+    changes[attribute] = _replace_exactly(old, new)
+    if attribute == OWN_MARKER_ATTRIBUTE and MARKER_CLASS.lower() not in entry.object_classes:
+        changes["objectClass"] = [(ldap3.MODIFY_ADD, [MARKER_CLASS.encode()])]
+    if unlock_at is not None and entry.kerberos:
+        changes["krbLastAdminUnlock"] = [(ldap3.MODIFY_REPLACE, [generalized_time(unlock_at)])]
+    return changes
+
+
+def finish_changes(*, old: Marker, new: Marker, attribute: str, expired_at: datetime) -> Changes:
+    """Step 10 as one modify: the expired password and the marker's flag together."""
+    return {
+        "krbPasswordExpiration": [(ldap3.MODIFY_REPLACE, [generalized_time(expired_at)])],
+        attribute: _replace_exactly(old, new),
+    }
+
+
+def _replace_exactly(old: Marker | None, new: Marker) -> list[tuple[str, list[bytes]]]:
+    added = (ldap3.MODIFY_ADD, [str(new).encode("ascii")])
+    return [added] if old is None else [(ldap3.MODIFY_DELETE, [str(old).encode("ascii")]), added]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found. `check` is the first thing that failed: connect, bind, write or expiry."""
+
+    check: str | None
+    detail: str = ""
+    repair: str = ""
+    expires_passwords: bool = False
+    """The server has IPA's password plugin: each write must be looked at afterwards."""
+
+    @property
+    def ok(self) -> bool:
+        """The server may take writes."""
+        return self.check is None
+
+
+class Directory:
+    """A lazily opened connection as the service account. Not for use by two threads at once."""
+
+    def __init__(self, url: str, settings: IdmSettings) -> None:
+        self.url = url
+        self._settings = settings
+        self._connection: ldap3.Connection | None = None
+
+    def close(self) -> None:
+        """Drop the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        close(connection)
+
+    def find(self, account: Account, domain: DomainSettings) -> list[Entry]:
+        """Entries below the domain's search base that the match filter hits; at most two are read."""
+        attribute = self._settings.marker_attribute
+        results = self._search(
+            domain.search_base or "",
+            match_filter(domain.match, account),
+            "SUBTREE",
+            ["objectClass", attribute, "krbLastPwdChange", "krbPasswordExpiration"],
+            most=2,
+        )
+        return [self._entry(dn, attributes) for dn, attributes in results]
+
+    def read(self, dn: str) -> Entry | None:
+        """One entry by its DN."""
+        attribute = self._settings.marker_attribute
+        names = ["objectClass", attribute, "krbLastPwdChange", "krbPasswordExpiration"]
+        results = self._search(dn, "(objectClass=*)", "BASE", names, most=1)
+        return self._entry(*results[0]) if results else None
+
+    def modify(self, dn: str, changes: Changes) -> None:
+        """One modify operation; DirectoryError carries the server's result."""
+        self._check(lambda connection: connection.modify(dn, changes))
+
+    def probe(self, password: Secret) -> ProbeResult:
+        """Set `password` (random) on the disabled probe entry and look whether it was expired at once."""
+        entry = self._settings.probe_entry
+        try:
+            self._open()
+        except DirectoryError as error:
+            bind = error.code is not None
+            return ProbeResult(
+                "bind" if bind else "connect",
+                str(error),
+                f"check [idm] bind_dn and password_file for {self.url}" if bind else f"start or reach {self.url}",
+            )
+        try:
+            value = password.reveal().encode("utf-8")
+            self.modify(entry, {"userPassword": [(ldap3.MODIFY_REPLACE, [value])]})
+            state = self.read(entry)
+        except DirectoryError as error:
+            if error.code is None:
+                return ProbeResult("connect", str(error), f"start or reach {self.url}")
+            repair = f"let the service account write {entry} on {self.url} (ops/idm/access.ldif)"
+            return ProbeResult("write", str(error), repair)
+        if state is not None and _expired(state):
+            return ProbeResult(
+                "expiry",
+                "the server expires every password that we set",
+                f"add {self._settings.bind_dn} to passSyncManagersDNs of cn=ipa_pwd_extop,cn=plugins,cn=config "
+                f"on {self.url}",
+            )
+        return ProbeResult(None, expires_passwords=state is not None and state.expiration is not None)
+
+    def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
+        folded = {name.lower(): values for name, values in attributes.items()}
+        marker = folded.get(self._settings.marker_attribute.lower())
+        last, expiration = folded.get("krblastpwdchange"), folded.get("krbpasswordexpiration")
+        return Entry(
+            dn=dn,
+            marker=Marker.parse(marker[0].decode("utf-8", "replace")) if marker else None,
+            object_classes=frozenset(
+                value.decode("ascii", "replace").lower() for value in folded.get("objectclass", ())
+            ),
+            last_change=parse_generalized_time(last[0]) if last else None,
+            expiration=parse_generalized_time(expiration[0]) if expiration else None,
+        )
+
+    def _search(
+        self, base: str, search_filter: str, scope: Literal["BASE", "SUBTREE"], attributes: list[str], *, most: int
+    ) -> list[tuple[str, dict[str, list[bytes]]]]:
+        # 4 sizeLimitExceeded: there are more than we asked for, which the caller sees from the count.
+        connection = self._check(
+            lambda opened: opened.search(base, search_filter, scope, attributes=attributes, size_limit=most),
+            also_good=frozenset({4}),
+        )
+        found = connection.response or []
+        return [(item["dn"], item["raw_attributes"]) for item in found if item["type"] == "searchResEntry"]
+
+    def _check(
+        self, operation: Callable[[ldap3.Connection], Any], also_good: frozenset[int] = frozenset()
+    ) -> ldap3.Connection:
+        connection = self._open()
+        try:
+            call(connection, lambda: operation(connection))
+        except DirectoryError:
+            self.close()
+            raise
+        code = int(connection.result["result"])
+        if code and code not in also_good:
+            raise DirectoryError(code, server_words(connection))
+        return connection
+
+    def _open(self) -> ldap3.Connection:
+        if self._connection is None:
+            try:
+                password = read_secret_file(self._settings.password_file, what="[idm] password_file")
+            except ConfigurationError as error:
+                raise DirectoryError(49, str(error)) from None
+            connection = connect(self.url, self._settings)
+            try:
+                bind(connection, self._settings.bind_dn, password.reveal())
+            except DirectoryError:
+                close(connection)
+                raise
+            self._connection = connection
+        return self._connection
+
+
+def _expired(entry: Entry) -> bool:
+    return entry.expired_at_once or (entry.expiration is not None and entry.expiration <= datetime.now(UTC))

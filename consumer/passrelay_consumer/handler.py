@@ -1,0 +1,318 @@
+"""The twelve steps from bytes to a verdict, in their order; 11 (journal) and 12 (ack) are the channel's.
+
+ 1 limits and shape of the envelope      2 signer in the keyring, signature       3 domain = the signer's enrolment
+ 4 open                                  5 parse; the SID belongs to the domain   6 deny rules
+ 7 find exactly one entry                8 decide from the marker                 9 one modify
+10 after-write: expired at once? must change at next login?
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
+from passrelay_consumer.directory import Directory, finish_changes, write_changes
+from passrelay_consumer.outcome import Delivery, Hold, Outcome
+from passrelay_consumer.result_codes import DirectoryError, Trouble
+from passrelay_consumer.servers import Servers
+from passrelay_schemas.deny import denied
+from passrelay_schemas.enrolment import Enrolments, check_event, order_key
+from passrelay_schemas.envelope import Envelope, ProtectedHeader
+from passrelay_schemas.errors import EventError, MalformedError, MarkerError, PolicyError, ProtectedError
+from passrelay_schemas.event import PasswordChanged, decode
+from passrelay_schemas.filetime import now as filetime_now
+from passrelay_schemas.filetime import rfc3339, utc_now
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
+from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
+from passrelay_schemas.order import Order
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.settings import ConsumerSettings, DomainSettings
+from passrelay_schemas.signing import verify
+from passrelay_schemas.verdict import WAITING_REASONS, Reason, Verdict
+
+_ROUNDS = 8
+"""Compare-and-set rounds at one entry before the event waits in a tier."""
+
+
+class EntryTroubleError(Exception):
+    """The entry or its surroundings need a repair; the event waits."""
+
+    def __init__(self, reason: Reason, diagnostic: str) -> None:
+        self.reason = reason
+        self.diagnostic = diagnostic
+        super().__init__(diagnostic)
+
+
+class _ServerTroubleError(Exception):
+    """No server takes writes now."""
+
+
+@dataclass
+class _Progress:
+    """What is known of the event so far, for the outcome."""
+
+    header: ProtectedHeader | None = None
+    signed_at: datetime | None = None
+    authentic: bool = False
+    event: PasswordChanged | None = None
+    server: str | None = None
+
+    def outcome(
+        self, verdict: Verdict, reason: str | None = None, diagnostic: str = "", applied_at: datetime | None = None
+    ) -> Outcome:
+        account = self.event.account if self.event else None
+        return Outcome(
+            verdict=verdict,
+            reason=reason,
+            diagnostic=diagnostic,
+            header=self.header,
+            account=account.sam_account_name if account else None,
+            guid=account.guid if account else None,
+            server=self.server,
+            applied_at=applied_at,
+            signed_at=self.signed_at,
+            changed_at=self.event.changed_at if self.event else None,
+            authentic=self.authentic,
+        )
+
+
+class Handler:
+    """One worker's handler, with a connection of its own. Never raises for bad input."""
+
+    def __init__(self, settings: ConsumerSettings, *, keyring: Keyring, servers: Servers) -> None:
+        self._idm = settings.idm
+        self._enrolments = Enrolments(settings.domain)
+        self._keyring = keyring
+        self._servers = servers
+        self._directory: Directory | None = None
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._directory is not None:
+            self._directory.close()
+
+    def handle(self, delivery: Delivery) -> Outcome | Hold:
+        """The verdict on one delivery, or Hold when no server takes writes."""
+        progress = _Progress()
+        try:
+            event, domain = self._trusted_event(delivery.body, progress)
+            return self._deliver(event, domain, progress)
+        except EventError as error:
+            waits = error.reason in WAITING_REASONS
+            return progress.outcome(Verdict.RETRY if waits else Verdict.DEAD, error.reason, str(error))
+        except EntryTroubleError as error:
+            return progress.outcome(Verdict.RETRY, error.reason, error.diagnostic)
+        except _ServerTroubleError as error:
+            return Hold(str(error))
+
+    def _trusted_event(self, raw: bytes, progress: _Progress) -> tuple[PasswordChanged, DomainSettings]:
+        # 1. Limits and shape.
+        envelope = Envelope.parse(raw)
+        header = progress.header = envelope.header
+        progress.signed_at = envelope.signed_at
+        # 2. The signer must be in the keyring and its signature good.
+        signer = self._keyring.signing_key(envelope.signer.signing_key_id)
+        verify(envelope, signer)
+        progress.authentic = True
+        # 3. The signer must be enrolled for the domain that the header names.
+        domain = self._enrolments.domain_of(producer=header.producer, domain=header.domain)
+        # 4. Open. The algorithm is the key's; a header that names another one is refused.
+        opener = self._keyring.opener(header.recipient_key_id)
+        if header.suite != opener.document.algorithm:
+            raise MalformedError("the header names another suite than the recipient key has")
+        if len(envelope.sealed) != 1:
+            raise MalformedError("this version takes events of one sealed part")
+        plain = opener.open(envelope.sealed[0], info=envelope.protected)
+        # 5. Parse; the event must belong to the domain of its envelope.
+        event = progress.event = decode(plain)
+        check_event(event, domain)
+        # 6. Deny rules: the producer has them too, but this side counts.
+        account = event.account
+        why = denied(sam_account_name=account.sam_account_name, sid=account.sid)
+        if why is not None:
+            raise ProtectedError(why)
+        _check_time(event, domain)
+        _check_password(event.password)
+        return event, domain
+
+    def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: _Progress) -> Outcome:
+        attempted = False
+        for _ in range(_ROUNDS):
+            directory = self._on_current_server()
+            progress.server = directory.url
+            began = time.monotonic()
+            try:
+                # 7. Exactly one entry.
+                entry = _exactly_one(directory, event, domain)
+                # 8. Decide from the marker.
+                decision = decide(
+                    event,
+                    key=order_key(event, domain),
+                    event_id=_event_id(progress),
+                    entry=entry,
+                    carry_must_change=self._idm.carry_must_change,
+                    idm_newer_wins=self._idm.initial == "idm-newer-wins",
+                )
+                match decision:
+                    case Settled():
+                        return self._settled(decision, event, entry, progress, attempted=attempted)
+                    case Refuse():
+                        waits = decision.reason in WAITING_REASONS
+                        verdict = Verdict.RETRY if waits else Verdict.DEAD
+                        return progress.outcome(verdict, decision.reason, decision.diagnostic)
+                    case Finish():
+                        diagnostic = self._finish(directory, entry, decision.old)
+                        verdict = Verdict.APPLIED if attempted else decision.verdict
+                        return progress.outcome(verdict, diagnostic=diagnostic, applied_at=utc_now())
+                    case Write():
+                        attempted = True
+                        return self._write(directory, entry, decision.old, event, domain, progress)
+            except DirectoryError as error:
+                self._judge(error, directory, since=began)
+            except MarkerError as error:
+                raise EntryTroubleError(
+                    Reason.REFUSED, f"{error}: repair it with `passrelay idm marker reset`"
+                ) from None
+        raise EntryTroubleError(Reason.REFUSED, f"still contended after {_ROUNDS} rounds of compare-and-set")
+
+    def _write(
+        self,
+        directory: Directory,
+        entry: Entry,
+        old: Marker | None,
+        event: PasswordChanged,
+        domain: DomainSettings,
+        progress: _Progress,
+    ) -> Outcome:
+        # 9. One modify: password and marker together, exactly on top of the marker that was read.
+        if event.password is None:
+            raise MalformedError("an event without a password cannot be written")
+        applied_at = utc_now()
+        new = Marker(
+            epoch=domain.epoch,
+            kvno=event.kvno,
+            changed_at=event.changed_at,
+            guid=event.account.guid,
+            event_id=_event_id(progress),
+            applied_at=rfc3339(applied_at),
+        )
+        changes = write_changes(
+            password=event.password,
+            old=old,
+            new=new,
+            entry=entry,
+            attribute=self._idm.marker_attribute,
+            unlock_at=applied_at if self._idm.unlock else None,
+        )
+        try:
+            directory.modify(entry.dn, changes)
+        except DirectoryError as error:
+            if error.trouble is Trouble.POLICY:
+                raise PolicyError(_without(event.password, error.text)) from None
+            raise
+        # 10. After-write: a server that expires what we set gets no more writes; then must_change.
+        if self._servers.expires_passwords(directory.url):
+            state = directory.read(entry.dn)
+            if state is not None and state.expired_at_once:
+                self._servers.suspect(directory.url, since=time.monotonic())
+                why = f"{directory.url} expired the password at once: our DN is not in its passSyncManagersDNs"
+                raise EntryTroubleError(Reason.NOT_LISTED, why)
+        diagnostic = ""
+        if event.must_change and self._idm.carry_must_change:
+            diagnostic = self._finish(directory, entry, new)
+        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=applied_at)
+
+    def _finish(self, directory: Directory, entry: Entry, marker: Marker) -> str:
+        # A second modify: in the first one IPA's plugin would overwrite krbPasswordExpiration (measured).
+        if not entry.kerberos:
+            return "must change at next login was not carried: the entry has no Kerberos attributes"
+        directory.modify(
+            entry.dn,
+            finish_changes(
+                old=marker,
+                new=marker.with_flag(MUST_CHANGE_DONE),
+                attribute=self._idm.marker_attribute,
+                expired_at=datetime.now(UTC) - timedelta(seconds=1),
+            ),
+        )
+        return ""
+
+    def _settled(
+        self, decision: Settled, event: PasswordChanged, entry: Entry, progress: _Progress, *, attempted: bool
+    ) -> Outcome:
+        applied_at = None
+        verdict = decision.verdict
+        if entry.marker is not None and entry.marker.event_id == _event_id(progress):
+            applied_at = datetime.fromisoformat(entry.marker.applied_at)
+            if attempted:
+                # Our own write whose answer was lost: it did arrive.
+                verdict = Verdict.APPLIED
+        return progress.outcome(verdict, decision.reason, applied_at=applied_at)
+
+    def _on_current_server(self) -> Directory:
+        url = self._servers.current()
+        if url is None:
+            raise _ServerTroubleError("no IdM server passes its probe")
+        if self._directory is None or self._directory.url != url:
+            self.close()
+            self._directory = Directory(url, self._idm)
+        return self._directory
+
+    def _judge(self, error: DirectoryError, directory: Directory, *, since: float) -> None:
+        """Return when another round makes sense; raise otherwise."""
+        trouble = error.trouble
+        if trouble is Trouble.RACE:
+            return
+        if trouble is Trouble.MISSING:
+            raise EntryTroubleError(Reason.USER_MISSING, "the entry was deleted meanwhile")
+        directory.close()
+        if not self._servers.suspect(directory.url, since=since):
+            if self._servers.current() is None:
+                raise _ServerTroubleError(str(error))
+            return
+        if trouble is Trouble.SERVER:
+            # A lost connection or answer while the server is well: the marker tells whether the write arrived.
+            return
+        reason = Reason.ACCESS_DENIED if error.code == 50 else Reason.REFUSED
+        raise EntryTroubleError(reason, str(error))
+
+
+def _exactly_one(directory: Directory, event: PasswordChanged, domain: DomainSettings) -> Entry:
+    entries = directory.find(event.account, domain)
+    if not entries:
+        raise EntryTroubleError(Reason.USER_MISSING, f"no entry below {domain.search_base} matches")
+    if len(entries) > 1:
+        raise EntryTroubleError(Reason.AMBIGUOUS, f"more than one entry below {domain.search_base} matches")
+    return entries[0]
+
+
+def _event_id(progress: _Progress) -> UUID:
+    if progress.header is None:
+        raise RuntimeError("called before step 1")
+    return progress.header.event_id
+
+
+def _check_time(event: PasswordChanged, domain: DomainSettings) -> None:
+    # With versions the time is only a tie-break; without, one date in the far future would shut out every later change.
+    if domain.order is Order.TIME and event.changed_at > filetime_now() + MAX_AHEAD_SECONDS * 10_000_000:
+        raise MalformedError("changed_at is more than a day ahead of this host's clock: check the producer's clock")
+
+
+def _check_password(password: Secret | None) -> None:
+    if password is None:
+        return
+    text = password.reveal()
+    if "\0" in text:
+        raise PolicyError("the password has a NUL character, which directories cut or misread")
+    if text.upper().startswith("{CLEAR}"):
+        raise PolicyError("the password begins with {CLEAR}, which IPA would cut off")
+    if len(text.encode("utf-8")) > MAX_PASSWORD_UTF8:
+        raise PolicyError(f"the password has more than IdM's {MAX_PASSWORD_UTF8} bytes")
+
+
+def _without(password: Secret, words: str) -> str:
+    return words.replace(password.reveal(), "***")

@@ -1,0 +1,116 @@
+"""Which IdM server takes writes now: one ordered list, the same on every consumer, probed before and during use."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from tenacity import Retrying, retry_if_result, stop_when_event_set, wait_random_exponential
+from tenacity.nap import sleep_using_event
+
+from passrelay_consumer.directory import Directory, ProbeResult
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.settings import IdmSettings
+
+_LONGEST_WAIT_SECONDS = 5.0
+"""Between probes of servers that are all down: service is back within seconds, and a probe costs next to nothing."""
+
+OnProbe = Callable[[str, ProbeResult], None]
+
+
+class _Server:
+    """One server's last probe."""
+
+    def __init__(self, url: str, settings: IdmSettings) -> None:
+        self.url = url
+        self.lock = threading.Lock()
+        self.directory = Directory(url, settings)
+        self.probed_at = float("-inf")
+        self.result: ProbeResult | None = None
+
+
+class Servers:
+    """Probes, and the choice among servers. Safe for any number of threads."""
+
+    def __init__(self, settings: IdmSettings, *, log: Log, on_probe: OnProbe | None = None) -> None:
+        self._settings = settings
+        self._servers = [_Server(url, settings) for url in settings.servers]
+        self._log = log
+        self._on_probe = on_probe
+
+    def current(self) -> str | None:
+        """The first server in the list whose last probe was good; a server never probed is probed now."""
+        for server in self._servers:
+            result = server.result or self._probe(server, since=time.monotonic())
+            if result.ok:
+                return server.url
+        return None
+
+    def expires_passwords(self, url: str) -> bool:
+        """True when the server runs IPA's plugin, as its last probe showed."""
+        result = self._by_url(url).result
+        return result is not None and result.expires_passwords
+
+    def suspect(self, url: str, *, since: float) -> bool:
+        """After a failed call that began at `since` (monotonic): probe, and tell whether the server is still good.
+
+        Workers that fail together share one probe.
+        """
+        return self._probe(self._by_url(url), since=since).ok
+
+    def watch(self, stop: threading.Event) -> None:
+        """Probe the servers every `probe_seconds` until `stop`; to be run on a thread of its own."""
+        while not stop.wait(self._settings.probe_seconds):
+            for server in self._servers:
+                if server.result is not None:
+                    self._probe(server, since=time.monotonic())
+
+    def wait_until_up(self, stop: threading.Event) -> None:
+        """Return when a server passes its probe, or at `stop`: exponential backoff with full jitter, capped."""
+        retrying = Retrying(
+            retry=retry_if_result(lambda up: not up),
+            wait=wait_random_exponential(multiplier=0.25, max=_LONGEST_WAIT_SECONDS),
+            stop=stop_when_event_set(stop),
+            sleep=sleep_using_event(stop),
+            retry_error_callback=lambda _: False,
+        )
+        retrying(self._any_up)
+
+    def _any_up(self) -> bool:
+        now = time.monotonic()
+        return any(self._probe(server, since=now).ok for server in self._servers)
+
+    def _by_url(self, url: str) -> _Server:
+        return next(server for server in self._servers if server.url == url)
+
+    def _probe(self, server: _Server, *, since: float) -> ProbeResult:
+        with server.lock:
+            if server.result is not None and server.probed_at >= since:
+                return server.result
+            before = server.result
+            result = server.directory.probe(Secret(secrets.token_urlsafe(24) + "aA1!"))
+            if result.check == "connect" and before is not None and before.ok:
+                # A restarted server closes idle connections: one more try on a fresh one before it counts as down.
+                server.directory.close()
+                result = server.directory.probe(Secret(secrets.token_urlsafe(24) + "aA1!"))
+            if not result.ok:
+                server.directory.close()
+            server.result, server.probed_at = result, time.monotonic()
+        if self._on_probe is not None:
+            self._on_probe(server.url, result)
+        if before is None or before.ok != result.ok or before.check != result.check:
+            self._report(server.url, result)
+        return result
+
+    def _report(self, url: str, result: ProbeResult) -> None:
+        if result.ok:
+            self._log.info(Action.DIRECTORY_UP, server=url)
+        elif result.check == "expiry":
+            self._log.error(Action.DIRECTORY_EXPIRES, server=url, why=result.detail, repair=result.repair)
+        else:
+            self._log.error(
+                Action.DIRECTORY_DOWN, server=url, check=result.check, why=result.detail, repair=result.repair
+            )
