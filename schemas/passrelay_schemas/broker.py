@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pika
 from pika.channel import Channel
@@ -31,7 +33,7 @@ def connection_parameters(settings: BrokerSettings, *, name: str) -> pika.URLPar
     parameters = pika.URLParameters(settings.url.reveal())
     if parameters.ssl_options is not None:
         parameters.ssl_options = pika.SSLOptions(_tls_context(settings), parameters.host)
-        if settings.certificate_file is not None and "@" not in settings.url.reveal():
+        if settings.certificate_file is not None and urlsplit(settings.url.reveal()).username is None:
             parameters.credentials = ExternalCredentials()
     parameters.heartbeat = _HEARTBEAT_SECONDS
     parameters.blocked_connection_timeout = _BLOCKED_SECONDS
@@ -55,10 +57,10 @@ def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
 
 
 def describe(error: BaseException | None) -> str:
-    """One line about an AMQP failure, its cause included; pika hides many in empty messages."""
+    """One line about an AMQP failure and its causes (pika hides many in empty messages), no URL's credentials in it."""
     parts: list[str] = []
     while error is not None and len(parts) < 4:
-        text = " ".join(str(error).split())
+        text = re.sub(r"//\S*@", "//***@", " ".join(str(error).split()))
         parts.append(f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__)
         inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
         error = inner or error.__cause__

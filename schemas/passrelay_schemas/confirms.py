@@ -19,13 +19,15 @@ class Settled(Generic[Token]):
 class ConfirmTracker(Generic[Token]):
     """Matches delivery tags to tokens on one confirming channel; pure, touches no channel.
 
-    An unroutable mandatory message is returned first and then *acked*: a returned message id counts as failed.
+    An unroutable mandatory message is returned first and then *acked*: a returned message id counts as failed. Where
+    messages with one id are open together (an event's record and its retry), the return does not say which came back,
+    so all of them fail: published twice is harmless, lost is not.
     """
 
     def __init__(self) -> None:
         self._next = 1
         self._open: dict[int, tuple[str, Token]] = {}
-        self._returned: set[str] = set()
+        self._returned: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -37,7 +39,7 @@ class ConfirmTracker(Generic[Token]):
 
     def returned(self, message_id: str) -> None:
         """basic.return: the broker had no queue for it."""
-        self._returned.add(message_id)
+        self._returned.update(tag for tag, (known, _) in self._open.items() if known == message_id)
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Token]:
         """basic.ack or basic.nack."""
@@ -47,16 +49,17 @@ class ConfirmTracker(Generic[Token]):
             tags = [delivery_tag] if delivery_tag in self._open else []
         safe, failed = [], []
         for tag in tags:
-            message_id, token = self._open.pop(tag)
-            if ack and message_id not in self._returned:
+            _, token = self._open.pop(tag)
+            if ack and tag not in self._returned:
                 safe.append(token)
             else:
                 failed.append(token)
-            self._returned.discard(message_id)
+            self._returned.discard(tag)
         return Settled(tuple(safe), tuple(failed))
 
     def lost(self) -> tuple[Token, ...]:
         """The channel closed: everything open is undecided, so it counts as not published."""
         tokens = tuple(token for _, token in self._open.values())
         self._open.clear()
+        self._returned.clear()
         return tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from passrelay_schemas import limits
 from passrelay_schemas.errors import MalformedError, TooLargeError
@@ -29,7 +29,22 @@ def _version_7(value: UUID) -> UUID:
     return value
 
 
+def _not_a_number(value: Any) -> Any:
+    if not isinstance(value, datetime) and not (isinstance(value, str) and "T" in value):
+        raise ValueError("not an RFC 3339 time")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # 0001-01-01T00:00:00+14:00 would stop whoever prints it
+        raise ValueError("outside the years 1 to 9999 in UTC") from None
+
+
 EventId = Annotated[UUID, AfterValidator(_version_7)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]
+"""An RFC 3339 time, kept in UTC."""
 
 
 class ProtectedHeader(BaseModel):
@@ -56,7 +71,7 @@ class SignedHeader(BaseModel):
 
     signing_key_id: KeyId
     alg: Annotated[str, Field(min_length=1, max_length=limits.MAX_SUITE)]
-    signed_at: AwareDatetime
+    signed_at: Moment
 
     def encode(self) -> bytes:
         """The header's bytes, once and for all."""
@@ -134,6 +149,8 @@ def _part(text: str, most: int, name: str) -> bytes:
     raw = from_b64url(text, what=name)
     if not raw:
         raise MalformedError(f"envelope: {name} is empty")
+    if len(raw) > most:
+        raise TooLargeError(f"envelope: {name} has more than {most} bytes")
     return raw
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
@@ -15,7 +16,7 @@ from passrelay_schemas.errors import EmptyPasswordError, MalformedError, TooLarg
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.strict_json import parse_object, validate
 
-_SID = re.compile(r"S-1-\d{1,14}(-\d{1,10}){1,15}")
+_SID = re.compile(r"S-1-[0-9]{1,14}(-[0-9]{1,10}){1,15}")
 _DNS_NAME = re.compile(r"(?=.{1,255}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -33,7 +34,7 @@ def _dns_name(text: str) -> str:
 
 
 def _no_control(text: str) -> str:
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in text):
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
         raise ValueError("control characters and lone surrogates are not allowed in a name")
     return text
 
@@ -81,7 +82,7 @@ class PasswordChanged(BaseModel):
     """Replication version of unicodePwd = msDS-KeyVersionNumber; 0 in a domain that is ordered by time."""
     changed_at: Filetime
     """pwdLastSet, or the originating time of unicodePwd where pwdLastSet does not belong to this change."""
-    must_change: bool = False
+    must_change: Annotated[bool, Field(strict=True)] = False
     kind: Kind = Kind.UNKNOWN
 
     @model_validator(mode="after")

@@ -26,13 +26,16 @@ class Keyring:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the directory again if a name, size or time in it changed; True when it was read."""
+        """Read the directory again if a name, size, mode or time in it changed; True when it was read."""
         state = self._look()
         if state == self._state:
             return False
-        documents = {}
-        for path in sorted(self.directory.glob("*.pub.json")):
+        documents: dict[str, KeyDocument] = {}
+        for path in sorted(self.directory.glob("[!.]*.pub.json")):
             document = read_public(path)
+            if document.key_id in documents:
+                # A forgotten copy would decide by its name whether a revoked key is revoked.
+                raise KeyFileError(f"key file {path}: key {document.key_id} is in another file too: remove one of them")
             documents[document.key_id] = document
         openers = {}
         for document in documents.values():
@@ -45,7 +48,14 @@ class Keyring:
     def _look(self) -> object:
         try:
             return sorted(
-                (path.name, (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_mode)
+                (
+                    path.name,
+                    (stat := path.stat()).st_size,
+                    stat.st_mtime_ns,
+                    stat.st_ctime_ns,
+                    stat.st_ino,
+                    stat.st_mode,
+                )
                 for path in self.directory.iterdir()
                 if path.name.endswith((".pub.json", ".key")) and not path.name.startswith(".")
             )

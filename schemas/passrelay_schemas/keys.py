@@ -69,6 +69,13 @@ class KeyDocument(BaseModel):
         known = {ED25519} if self.use is KeyUse.SIGNING else set(SUITES)
         if self.algorithm not in known:
             raise ValueError(f"algorithm of a {self.use} key must be one of {', '.join(sorted(known))}")
+        try:
+            if self.use is KeyUse.SIGNING:
+                ed25519.Ed25519PublicKey.from_public_bytes(self.public_bytes)
+            else:
+                SUITES[self.algorithm].public_key(self.public_bytes)
+        except ValueError:
+            raise ValueError(f"public is not a public key of {self.algorithm}") from None
         return self
 
     @property

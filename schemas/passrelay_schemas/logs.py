@@ -73,7 +73,8 @@ class Log:
     """One component's log."""
 
     def __init__(self, component: str) -> None:
-        self._logger = structlog.get_logger().bind(component=component)
+        # Not .bind(): that would keep the set-up of this moment, which before `configure` prints tracebacks to stdout.
+        self._logger = structlog.get_logger(component=component)
 
     def debug(self, action: Action, **fields: Any) -> None:
         """Detail for a developer."""

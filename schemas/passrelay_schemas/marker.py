@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Self
 from uuid import UUID
 
@@ -20,8 +21,8 @@ MUST_CHANGE_DONE = "x"
 FLOOR = "f"
 """Flag: no event wrote this; an operator set it so that only newer changes pass (`idm marker reset`)."""
 _FLAGS = frozenset({MUST_CHANGE_DONE, FLOOR})
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-_NUMBER = re.compile(r"0|[1-9]\d{0,18}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,23 @@ class Marker:
         for name, value in (("epoch", epoch), ("kvno", kvno), ("changed_at", changed_at)):
             if not _NUMBER.fullmatch(value):
                 raise MarkerError(f"marker: {name} is not a number")
-        if not _TIME.fullmatch(applied_at):
+        if not _TIME.fullmatch(applied_at) or not _is_time(applied_at):
             raise MarkerError("marker: applied_at is not an RFC 3339 time")
         letters = frozenset() if flags == "-" else frozenset(flags)
         if not letters <= _FLAGS or (flags != "-" and len(letters) != len(flags)):
             raise MarkerError("marker: unknown flags")
         try:
-            return cls(int(epoch), int(kvno), int(changed_at), UUID(guid), UUID(event_id), applied_at, letters)
+            marker = cls(int(epoch), int(kvno), int(changed_at), UUID(guid), UUID(event_id), applied_at, letters)
         except ValueError:
             raise MarkerError("marker: guid or event_id is not a UUID") from None
+        if str(marker) != text:  # the compare-and-set deletes this text: it must be the one that the entry holds
+            raise MarkerError("marker: a field is not written as passrelay writes it (UUIDs, order of flags)")
+        return marker
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -22,6 +22,8 @@ REPLAYS = "x-passrelay-replays"
 NOTE = "x-passrelay-note"
 _DELIVERY_COUNT = "x-delivery-count"
 _MOST_COUNT = 2**31 - 1
+_MOST_TEXT = 4096
+"""A sealed note takes 2,950; the headers of a message are not signed, so more is somebody else's and dropped."""
 PERSISTENT = 2
 
 
@@ -55,7 +57,7 @@ def _count(value: Any) -> int:
 def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and len(value) <= _MOST_TEXT else None
 
 
 def envelope_properties(

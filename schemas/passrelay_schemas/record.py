@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from passrelay_schemas import limits
+from passrelay_schemas.envelope import Moment
 from passrelay_schemas.errors import TooLargeError
 from passrelay_schemas.filetime import rfc3339
 from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
@@ -15,7 +16,9 @@ from passrelay_schemas.verdict import Reason, Verdict
 
 SCHEMA: Final = "passrelay.record/1"
 
-Time = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+Count = Annotated[int, Field(ge=0, strict=True)]
+
+Time = Annotated[Moment, PlainSerializer(rfc3339, return_type=str, when_used="json")]
 
 
 class Record(BaseModel):
@@ -32,8 +35,8 @@ class Record(BaseModel):
     reason: str | None = None
     """For dead: one of Reason. For superseded: "newer" or "idm_newer"."""
     server: str | None = None
-    attempts: int = 0
-    replays: int = 0
+    attempts: Count = 0
+    replays: Count = 0
     captured_at: Time | None = None
     received_at: Time
     applied_at: Time | None = None
@@ -57,8 +60,10 @@ class Record(BaseModel):
 
     @property
     def dead_reason(self) -> Reason | None:
-        """The reason of a dead letter."""
-        return Reason(self.reason) if self.verdict is Verdict.DEAD and self.reason else None
+        """The reason of a dead letter; None where it is not in this version's list."""
+        if self.verdict is not Verdict.DEAD:
+            return None
+        return next((reason for reason in Reason if reason == self.reason), None)
 
 
 def decode(raw: bytes) -> Record:
@@ -79,7 +84,14 @@ def note_text(*, account: str | None, guid: UUID | None, diagnostic: str) -> str
 
 
 def parse_note(text: str) -> tuple[str | None, UUID | None, str]:
-    """Account, guid and diagnostic of an opened note."""
+    """Account, guid and diagnostic of an opened note; a guid that is none counts as absent.
+
+    Anybody who has the ops key's public document can seal a note, so its text may be anything.
+    """
     account, _, rest = text.partition("\n")
     guid, _, diagnostic = rest.partition("\n")
-    return (None if account == "-" else account), (None if guid in {"-", ""} else UUID(guid)), diagnostic
+    try:
+        parsed = UUID(guid)
+    except ValueError:
+        parsed = None
+    return (None if account == "-" else account), parsed, diagnostic

@@ -43,6 +43,9 @@ class Secret:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret is never pickled or copied")
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret is never pickled or copied")
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))

@@ -12,10 +12,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from passrelay_schemas.envelope import ProducerName
 from passrelay_schemas.errors import ConfigurationError
@@ -50,15 +50,27 @@ def _match(template: str) -> str:
         rest = rest.replace(placeholder, "")
     if "{" in rest or "}" in rest or rest == template:
         raise ValueError(f"must use one of {', '.join(_PLACEHOLDERS)} and no other braces")
-    if not template.startswith("(") or template.count("(") != template.count(")"):
-        raise ValueError("must be an LDAP filter in parentheses (RFC 4515)")
+    depth = [template[:end].count("(") - template[:end].count(")") for end in range(1, len(template) + 1)]
+    if not all(level > 0 for level in depth[:-1]) or depth[-1] != 0:
+        raise ValueError("must be one LDAP filter in parentheses (RFC 4515)")
     return template
 
 
+def _split(url: str) -> SplitResult | None:
+    # urllib's own errors quote host, port and password.
+    try:
+        parts = urlsplit(url)
+        usable = parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
 def _ldap_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"ldaps", "ldap"} or not parts.hostname or parts.username or parts.path.strip("/"):
-        raise ValueError(f"{url!r} must look like ldaps://idm1.example:636 (or ldap:// for StartTLS)")
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"ldaps", "ldap"} or "@" in url or parts.path.strip("/"):
+        shown = "an address with a user or password" if "@" in url else repr(url)
+        raise ValueError(f"{shown}: must look like ldaps://idm1.example:636 (or ldap:// for StartTLS)")
     return url
 
 
@@ -83,10 +95,10 @@ class BrokerSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        parts = urlsplit(self.url.reveal())
-        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+        parts = _split(self.url.reveal())
+        if parts is None or parts.scheme not in {"amqp", "amqps"}:
             raise ValueError("url must look like amqps://broker.example:5671/passrelay")
-        if parts.scheme == "amqp" and not is_loopback(parts.hostname):
+        if parts.scheme == "amqp" and not is_loopback(parts.hostname or ""):
             raise ValueError(f"url: clear-text amqp:// to {parts.hostname} is refused, only to loopback: use amqps://")
         if parts.scheme == "amqps" and self.ca_file is None:
             raise ValueError("ca_file is needed with amqps://: name the CA that signed the broker's certificate")
@@ -99,7 +111,8 @@ class BrokerSettings(Section):
         """The address without user and password, for messages."""
         parts = urlsplit(self.url.reveal())
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
 class SpoolSettings(Section):
@@ -335,6 +348,8 @@ def load(role: type[Settings], path: Path) -> Settings:
     except ValidationError as error:
         faults = "\n".join(f"  {line}" for line in _faults(error, role))
         raise ConfigurationError(f"configuration {path}:\n{faults}") from None
+    except SettingsError as error:
+        raise ConfigurationError(f"environment: {error}: a whole section or list is written as JSON") from None
 
 
 def _check_environment() -> None:

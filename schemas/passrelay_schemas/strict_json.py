@@ -27,15 +27,18 @@ def _no_constant(name: str) -> NoReturn:
 
 def parse_object(raw: bytes, *, what: str) -> dict[str, Any]:
     """The JSON object in `raw`; MalformedError without any of its content."""
+    # The errors of json and bytes.decode carry the whole document, so ours is raised outside the except blocks: even
+    # __context__, which `from None` would keep, has nothing to show.
+    document: Any = None
+    fault = "not a JSON object"
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
     except MalformedError as error:
-        raise MalformedError(f"{what}: {error}") from None
+        fault = str(error)
     except (ValueError, RecursionError):
-        # json's own message quotes nothing, but its exception object carries the whole document: drop it.
-        raise MalformedError(f"{what}: not UTF-8 JSON") from None
+        fault = "not UTF-8 JSON"
     if not isinstance(document, dict):
-        raise MalformedError(f"{what}: not a JSON object")
+        raise MalformedError(f"{what}: {fault}")
     return document
 
 
@@ -45,18 +48,28 @@ def parse_model(model: type[Model], raw: bytes, *, what: str) -> Model:
 
 
 def validate(model: type[Model], document: dict[str, Any], *, what: str) -> Model:
-    """A parsed object as a model; MalformedError names the fields that are wrong, not their values."""
+    """A parsed object as a model; MalformedError names the fields that are wrong, not their values.
+
+    A document that has a schema must say so: the default of the field is for writing, never for reading.
+    """
+    if "schema_" in model.model_fields and "schema" not in document:
+        raise MalformedError(f"{what}: schema: Field required")
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise MalformedError(f"{what}: {describe(error)}") from None
+        fault = describe(error)
+    raise MalformedError(f"{what}: {fault}")  # outside the except block: the ValidationError holds the input
 
 
 def describe(error: ValidationError) -> str:
-    """Field names and rules of a validation error, without the values that broke them."""
+    """Field names and rules of a validation error, without the values that broke them.
+
+    The name of an unknown field is content too (a torn document can make a key of a password): only its place is told.
+    """
     parts = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        place = ".".join(str(part) for part in item["loc"]) or "document"
+        names = (*item["loc"][:-1], "(unknown field)") if item["type"] == "extra_forbidden" else item["loc"]
+        place = ".".join(str(part) for part in names) or "document"
         parts.append(f"{place}: {item['msg']}")
     return "; ".join(parts)
 
@@ -67,10 +80,11 @@ def b64url(raw: bytes) -> str:
 
 
 def from_b64url(text: str, *, what: str) -> bytes:
-    """Strict decoding: only the URL alphabet, no padding, no other characters."""
+    """Strict decoding: only the URL alphabet, no padding, no other characters, no spare bits set (RFC 4648 3.5)."""
     try:
-        if "=" in text:
-            raise MalformedError(f"{what}: base64url has no padding here")
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise MalformedError(f"{what}: not base64url") from None
+        raw = b""
+    if b64url(raw) != text:  # b64decode lets + and / and spare bits pass: one value would have many texts
+        raise MalformedError(f"{what}: not base64url without padding")
+    return raw
