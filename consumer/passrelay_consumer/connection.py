@@ -64,7 +64,8 @@ def connect(url: str, settings: IdmSettings) -> ldap3.Connection:
 def bind(connection: ldap3.Connection, dn: str, password: str) -> None:
     """Simple bind (RFC 4513 5.1.3). Raises DirectoryError; the connection keeps no copy of the password."""
     try:
-        bound = call(connection, lambda: connection.rebind(dn, password, authentication=ldap3.SIMPLE))
+        # As bytes: ldap3 would change a text (SASLprep, RFC 4013) before it sends it.
+        bound = call(connection, lambda: connection.rebind(dn, password.encode("utf-8"), authentication=ldap3.SIMPLE))
     finally:
         connection.password = None
     if not bound:

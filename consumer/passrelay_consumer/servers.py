@@ -61,6 +61,12 @@ class Servers:
         """
         return self._probe(self._by_url(url), since=since).ok
 
+    def close(self) -> None:
+        """Drop the probes' connections."""
+        for server in self._servers:
+            with server.lock:
+                server.directory.close()
+
     def watch(self, stop: threading.Event) -> None:
         """Probe the servers every `probe_seconds` until `stop`; to be run on a thread of its own."""
         while not stop.wait(self._settings.probe_seconds):

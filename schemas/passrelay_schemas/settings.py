@@ -214,7 +214,7 @@ class IdmSettings(Section):
     """How long an event waits for a repair of its entry before it becomes a dead letter."""
     initial: Literal["idm-newer-wins", "ad-wins"] = "idm-newer-wins"
     """An entry without a marker whose IdM password is younger than the AD change: keep it, or write AD's."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10
+    timeout_seconds: Annotated[int, Field(ge=1, le=120)] = 10
     """For every LDAP call."""
     probe_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 60
     """How often each server in use is probed."""

@@ -157,7 +157,8 @@ class Directory:
 
     def binds(self, uid: str, password: str) -> bool:
         """Whether the user can log in: False for result 49 only, LabError for any other (53 = locked)."""
-        connection = ldaps_connection(self.listening.ldaps, self.ca_file, self.user_dn(uid), password)
+        # As bytes: ldap3 would change a text (SASLprep, RFC 4013) or refuse a tab in it.
+        connection = ldaps_connection(self.listening.ldaps, self.ca_file, self.user_dn(uid), password.encode())
         try:
             connection.bind()
             if connection.result["result"] == RESULT_INVALID_CREDENTIALS:

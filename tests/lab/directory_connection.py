@@ -24,11 +24,12 @@ class PinnedTls(Tls):
         )
 
 
-def ldaps_connection(port: int, ca_file: Path, dn: str, password: str) -> Connection:
+def ldaps_connection(port: int, ca_file: Path, dn: str, password: str | bytes) -> Connection:
     """A connection to 127.0.0.1 that is not yet open; no wait in it lasts longer than ten seconds."""
     tls = PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(ca_file))
     server = Server("127.0.0.1", port=port, use_ssl=True, tls=tls, get_info="NO_INFO", connect_timeout=_TIMEOUT_SECONDS)
-    return Connection(server, dn, password, receive_timeout=_TIMEOUT_SECONDS, check_names=False)
+    # ldap3 takes bytes too, though its stubs do not say so.
+    return Connection(server, dn, password, receive_timeout=_TIMEOUT_SECONDS, check_names=False)  # type: ignore[arg-type]
 
 
 def close(connection: Connection) -> None:
