@@ -16,6 +16,7 @@ from ldap3.core.exceptions import LDAPException, LDAPOperationResult
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn
 
+from tests.lab.directory_connection import PinnedTls
 from tests.lab.process import LabError, run_tool
 
 LDAPS_PORT = 636
@@ -148,7 +149,7 @@ class Accounts:
         dn = self.account(sam)["dn"]
         try:
             with self._ldaps(sam, old) as connection:
-                connection.modify(dn, {"unicodePwd": values})  # type: ignore[no-untyped-call]
+                connection.modify(dn, {"unicodePwd": values})
         except LDAPException as error:
             raise _refusal(f"{self.name}: change {sam}", error) from None
 
@@ -183,7 +184,7 @@ class Accounts:
 
     @contextmanager
     def _ldaps(self, sam: str, password: str) -> Iterator[ldap3.Connection]:
-        tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, version=ssl.PROTOCOL_TLS_CLIENT, ca_certs_file=str(self.ca_file))
+        tls = PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(self.ca_file))
         server = ldap3.Server(
             self.address,
             port=LDAPS_PORT,
@@ -217,7 +218,7 @@ class Accounts:
 def replace_values(connection: ldap3.Connection, dn: str, values: Mapping[str, str | bytes]) -> None:
     """One modify that replaces each attribute with one value; LDAPException when it is refused."""
     changes = {name: [(ldap3.MODIFY_REPLACE, [value])] for name, value in values.items()}
-    connection.modify(dn, changes)  # type: ignore[no-untyped-call]  # types-ldap3 leaves modify untyped
+    connection.modify(dn, changes)
 
 
 def sid_text(sid: bytes) -> str:

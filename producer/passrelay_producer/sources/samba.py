@@ -1,0 +1,234 @@
+"""Capture on a Samba domain controller: DirSync tells which accounts changed, one search each tells everything.
+
+The database is asked for its highest USN at short intervals; DirSync runs only when that moved. Nothing is remembered
+here but the cursor: what the spool did not commit is read again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from passrelay_producer.sources import AccountState, Memory, Page, Pending, Result
+from passrelay_producer.sources.samba_change import decide
+from passrelay_producer.sources.samba_directory import Change, SambaDirectory
+from passrelay_producer.supplemental import OpenPgpKeyFile
+from passrelay_schemas.errors import ConfigurationError, KeyFileError
+from passrelay_schemas.event import PasswordChanged
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.settings import SambaSourceSettings
+
+PAGE_ACCOUNTS = 64
+"""So many accounts are committed together: a backlog starts to flow at once."""
+FULL_SECONDS = 30
+"""DirSync runs at least this often, whatever the USN says."""
+REST = 4
+"""After a DirSync the database rests this many times as long: in a big domain the search itself is not cheap."""
+SWEEP_SECONDS = 60
+SWEEP_ACCOUNTS = 100
+"""Every SWEEP_SECONDS at most so many pending accounts are read again, in turn."""
+QUIET_CURSOR_SECONDS = 60
+"""A cursor that moved over nothing is committed no more often than this."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far this database was read, and which database it was."""
+
+    cookie: bytes
+    invocation_id: UUID
+    usn: int
+    """highestCommittedUSN before the DirSync that gave the cookie."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, str]) -> Cursor:
+        """The cursor of a spool; ConfigurationError when `producer init` never ran or another source wrote it."""
+        try:
+            cookie = base64.b64decode(values["cookie"], validate=True)
+            return cls(cookie, UUID(values["invocation_id"]), int(values["usn"]))
+        except (KeyError, ValueError, binascii.Error):
+            raise ConfigurationError(
+                "the spool has no cursor of a Samba source: run `passrelay producer init --from now|all`"
+            ) from None
+
+    def mapping(self) -> dict[str, str]:
+        """As the spool keeps it."""
+        cookie = base64.b64encode(self.cookie).decode()
+        return {"cookie": cookie, "invocation_id": str(self.invocation_id), "usn": str(self.usn)}
+
+    def restored(self, invocation_id: UUID, usn: int) -> bool:
+        """True when the database is another one, or an older state of itself.
+
+        Then the cookie would hide changes without an error: the server believes that we have seen their USNs.
+        """
+        return invocation_id != self.invocation_id or usn < self.usn
+
+
+class SambaSource:
+    """The source `[source.samba]`. Raises UnavailableError when the controller cannot be asked."""
+
+    def __init__(self, settings: SambaSourceSettings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._key = OpenPgpKeyFile(settings.gpg_key_file)
+
+    def initialise(self, memory: Memory, *, everything: bool) -> Page:
+        """`producer init`: the cursor of now (users are listed once, without passwords), or an empty one for all."""
+        with SambaDirectory(self._settings.ldapi_path) as directory:
+            usn, cookie = directory.highest_usn(), b""
+            more = not everything
+            while more:
+                changes = directory.changes(cookie)
+                cookie, more = changes.cookie, changes.more
+            return Page(cursor=Cursor(cookie, directory.invocation_id, usn).mapping())
+
+    def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
+        """Changes as they come, until `stop`; a cursor that stands in a page is safe to commit with it."""
+        cursor = Cursor.parse(memory.cursor())
+        self._report_key()
+        with SambaDirectory(self._settings.ldapi_path) as directory:
+            watch = _Watch(self._key)
+            saved, saved_at = cursor, time.monotonic()
+            while not stop.is_set():
+                usn = directory.highest_usn()
+                if cursor.restored(directory.invocation_id, usn):
+                    self._log.warning(Action.SOURCE_RESTORED, usn=usn, cursor_usn=cursor.usn)
+                    cursor = Cursor(b"", directory.invocation_id, usn)
+                yield from self._waiting(directory, memory, cursor, watch.due(memory))
+                more = watch.moved(usn)
+                while more and not stop.is_set():
+                    started = time.monotonic()
+                    changes = directory.changes(cursor.cookie)
+                    watch.rest(time.monotonic() - started)
+                    after = Cursor(changes.cookie, directory.invocation_id, usn)
+                    yield from self._changed(directory, memory, changes.items, before=cursor, after=after)
+                    cursor, more = after, changes.more
+                    if changes.items:
+                        saved, saved_at = cursor, time.monotonic()
+                if cursor != saved and time.monotonic() - saved_at > QUIET_CURSOR_SECONDS:
+                    yield Page(cursor=cursor.mapping())
+                    saved, saved_at = cursor, time.monotonic()
+                stop.wait(self._settings.poll_ms / 1000)
+
+    def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
+        """`producer capture`: the current password of one user or of all; the cursor stays where it is."""
+        cursor = Cursor.parse(memory.cursor())
+        self._key.check()
+        with SambaDirectory(self._settings.ldapi_path) as directory:
+            found = False
+            changes = [Change(guid, password=True) for guid in directory.users(sam_account_name)]
+            for page in self._changed(directory, memory, changes, before=cursor, after=cursor):
+                found = found or bool(page.events or page.pending)
+                yield page
+        if sam_account_name is not None and not found:
+            raise ConfigurationError(
+                f"nothing to capture for {sam_account_name!r}: no such user, no password, or never captured "
+                "(machine, built-in or protected accounts)"
+            )
+
+    def committed(self, page: Page, results: Sequence[Result]) -> None:
+        """The spool remembers, so nothing is left to do."""
+
+    def _report_key(self) -> None:
+        # Not fatal: passwords that cannot be opened wait as pending, and the order of events does not suffer.
+        try:
+            self._key.check()
+        except KeyFileError as error:
+            self._log.error(Action.KEYRING_FAULT, detail=str(error))
+
+    def _changed(
+        self, directory: SambaDirectory, memory: Memory, changes: Sequence[Change], *, before: Cursor, after: Cursor
+    ) -> Iterator[Page]:
+        for start in range(0, len(changes), PAGE_ACCOUNTS):
+            part = changes[start : start + PAGE_ACCOUNTS]
+            last = start + PAGE_ACCOUNTS >= len(changes)
+            # Until the last part is committed, a crash must lead back to the first.
+            yield self._page(directory, memory, part, after if last else before)
+
+    def _waiting(
+        self, directory: SambaDirectory, memory: Memory, cursor: Cursor, guids: Sequence[UUID]
+    ) -> Iterator[Page]:
+        for start in range(0, len(guids), PAGE_ACCOUNTS):
+            part = [Change(guid, password=True) for guid in guids[start : start + PAGE_ACCOUNTS]]
+            page = self._page(directory, memory, part, cursor)
+            if page.events or page.pending or page.resolved:
+                yield page
+
+    def _page(self, directory: SambaDirectory, memory: Memory, changes: Iterable[Change], cursor: Cursor) -> Page:
+        waiting = {item.guid: item.reason for item in memory.pending()}
+        events: list[PasswordChanged] = []
+        accounts: list[AccountState] = []
+        pending: list[Pending] = []
+        resolved: list[UUID] = []
+        for change in changes:
+            reading = directory.read(change.guid)
+            if reading is None:  # deleted since
+                resolved.append(change.guid)
+                continue
+            decision = decide(
+                reading,
+                domain=directory.domain,
+                password=change.password or change.guid in waiting,
+                known=memory.account(change.guid),
+                key=self._key,
+            )
+            if decision.event is not None:
+                events.append(decision.event)
+            if decision.state is not None:
+                accounts.append(decision.state)
+            if decision.pending is None:
+                resolved.append(change.guid)
+            elif waiting.get(change.guid) is not decision.pending.reason:
+                pending.append(decision.pending)
+        return Page(
+            events=events,
+            tags=range(len(events)),
+            accounts=accounts,
+            pending=pending,
+            resolved=[guid for guid in resolved if guid in waiting],
+            cursor=cursor.mapping(),
+        )
+
+
+class _Watch:
+    """When to ask for more than the highest USN."""
+
+    def __init__(self, key: OpenPgpKeyFile) -> None:
+        self._key = key
+        self._key_state: tuple[int, ...] | None = None
+        self._usn = -1
+        self._full_due = 0.0
+        self._rest_until = 0.0
+        self._sweep_due = 0.0
+        self._sweep: deque[UUID] = deque()
+
+    def moved(self, usn: int) -> bool:
+        """True when DirSync should run now."""
+        now = time.monotonic()
+        if now < self._rest_until or (usn == self._usn and now < self._full_due):
+            return False
+        self._usn, self._full_due = usn, now + FULL_SECONDS
+        return True
+
+    def rest(self, seconds: float) -> None:
+        """A DirSync took so long."""
+        self._rest_until = time.monotonic() + REST * seconds
+
+    def due(self, memory: Memory) -> list[UUID]:
+        """Pending accounts to read again: all at the start and when the key file changed, else some now and then."""
+        state, now = self._key.state, time.monotonic()
+        if state != self._key_state:
+            self._key_state, self._sweep_due = state, now + SWEEP_SECONDS
+            return [item.guid for item in memory.pending()]
+        if now < self._sweep_due:
+            return []
+        self._sweep_due = now + SWEEP_SECONDS
+        if not self._sweep:
+            self._sweep.extend(item.guid for item in memory.pending())
+        return [self._sweep.popleft() for _ in range(min(SWEEP_ACCOUNTS, len(self._sweep)))]

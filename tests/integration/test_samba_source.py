@@ -1,0 +1,305 @@
+"""The Samba source on real domain controllers: every password arrives with its own kvno, whatever happens to either."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
+from passrelay_producer.sources.samba import SambaSource
+from passrelay_schemas import filetime
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.event import Kind, PasswordChanged
+from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.logs import Log
+from passrelay_schemas.settings import SambaSourceSettings
+from tests.lab.certificates import CertificateAuthority
+from tests.lab.folder import LabFolder, canary_password
+from tests.lab.network import Reservations
+from tests.lab.process import wait_for
+from tests.lab.samba import DomainController
+
+pytestmark = pytest.mark.integration
+_TIMEOUT_SECONDS = 30
+
+
+class Notebook:
+    """What the spool remembers, without the spool."""
+
+    def __init__(self) -> None:
+        self.values: Mapping[str, str] = {}
+        self.states: dict[UUID, AccountState] = {}
+        self.waiting: dict[UUID, Pending] = {}
+        self.events: list[PasswordChanged] = []
+
+    def cursor(self) -> Mapping[str, str]:
+        return self.values
+
+    def account(self, guid: UUID) -> AccountState | None:
+        return self.states.get(guid)
+
+    def pending(self) -> Sequence[Pending]:
+        return list(self.waiting.values())
+
+    def commit(self, page: Page) -> None:
+        assert len(page.tags) == len(page.events)
+        self.values = page.cursor
+        self.states.update({state.guid: state for state in page.accounts})
+        self.waiting.update({item.guid: item for item in page.pending})
+        for guid in page.resolved:
+            del self.waiting[guid]
+        self.events.extend(page.events)
+
+
+class Capture:
+    """A source with its notebook, as the capture loop would drive it."""
+
+    def __init__(self, controller: DomainController, key_file: Path | None = None) -> None:
+        self.notebook = Notebook()
+        settings = SambaSourceSettings(
+            ldapi_path=controller.ldapi_path, gpg_key_file=key_file or controller.gpg_key_file, poll_ms=5
+        )
+        self.source = SambaSource(settings, Log("test"))
+
+    def initialise(self, *, everything: bool = False) -> Capture:
+        self.notebook.commit(self.source.initialise(self.notebook, everything=everything))
+        return self
+
+    def until(self, sam: str, count: int = 1) -> list[PasswordChanged]:
+        """Drive the source until it has given `count` more events of the account; returns those."""
+        found: list[PasswordChanged] = []
+        for page in self._pages():
+            found += [event for event in page.events if event.account.sam_account_name == sam]
+            if len(found) >= count:
+                return found
+        raise AssertionError(f"{len(found)} of {count} events of {sam} within {_TIMEOUT_SECONDS} s")
+
+    def until_waiting(self, reason: PendingReason) -> None:
+        if any(item.reason is reason for item in self.notebook.pending()):
+            return
+        for _page in self._pages():
+            if any(item.reason is reason for item in self.notebook.pending()):
+                return
+        raise AssertionError(f"nothing waits for {reason} within {_TIMEOUT_SECONDS} s")
+
+    def _pages(self) -> Iterator[Page]:
+        stop = threading.Event()
+        timer = threading.Timer(_TIMEOUT_SECONDS, stop.set)
+        timer.start()
+        pages = self.source.pages(self.notebook, stop)
+        try:
+            for page in pages:
+                self.notebook.commit(page)
+                yield page
+        finally:
+            timer.cancel()
+            pages.close()  # type: ignore[attr-defined]  # it is a generator, which the protocol does not say
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    lab = LabFolder()
+    yield lab.path
+    lab.remove()
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[Reservations]:
+    held = Reservations()
+    yield held
+    held.release()
+
+
+@pytest.fixture(scope="module")
+def authority(folder: Path) -> CertificateAuthority:
+    return CertificateAuthority(folder / "ca")
+
+
+@pytest.fixture(scope="module")
+def controller(folder: Path, addresses: Reservations, authority: CertificateAuthority) -> Iterator[DomainController]:
+    dc = DomainController(folder, addresses, authority)
+    try:
+        dc.start()
+        yield dc
+    finally:
+        dc.stop()
+
+
+def password_of(event: PasswordChanged) -> str:
+    assert event.password is not None
+    return event.password.reveal()
+
+
+def test_every_way_of_changing_arrives_with_its_kvno_and_time(controller: DomainController) -> None:
+    capture = Capture(controller).initialise()
+    passwords = [canary_password(ending) for ending in ("", "\u00e9", "\u5bc6", "\U0001f511", "x")]
+    controller.add_user("anna", passwords[0])
+    seen: list[PasswordChanged] = []
+    changes: list[Callable[[], None]] = [
+        lambda: None,
+        lambda: controller.samba_tool_set("anna", passwords[1]),
+        lambda: controller.ldaps_reset("anna", passwords[2]),
+        lambda: controller.ldaps_change("anna", passwords[2], passwords[3]),
+        lambda: controller.kpasswd("anna", passwords[3], passwords[4]),
+    ]
+    for change in changes:
+        change()
+        (event,) = capture.until("anna")
+        account = controller.account("anna")
+        assert (event.kvno, event.changed_at) == (account["kvno"], account["pwdLastSet"])
+        assert (str(event.account.guid), event.account.sid) == (account["guid"], account["sid"])
+        seen.append(event)
+    assert [password_of(event) for event in seen] == passwords
+    assert [event.kvno for event in seen] == [1, 2, 3, 4, 5]
+    assert {event.domain for event in seen} == {"lab.example"}
+    assert seen[0].account.user_principal_name == "anna@lab.example"
+
+
+def test_must_change_in_the_same_commit_or_in_the_next(controller: DomainController) -> None:
+    controller.add_user("bert", canary_password())
+    capture = Capture(controller).initialise()
+    password = canary_password()
+    controller.ldaps_reset("bert", password, must_change=True)
+    (event,) = capture.until("bert")
+    assert (password_of(event), event.kvno, event.must_change) == (password, 2, True)
+    assert event.changed_at % UNITS_PER_SECOND == 0
+
+    controller.ldaps_reset("bert", canary_password())
+    (event,) = capture.until("bert")
+    assert (event.kvno, event.must_change) == (3, False)
+    controller.modify_user("bert", pwdLastSet="0")
+    (tick,) = capture.until("bert")
+    assert (tick.kind, tick.password, tick.kvno, tick.must_change) == (Kind.EXPIRE, None, 3, True)
+    assert tick.changed_at >= event.changed_at - event.changed_at % UNITS_PER_SECOND
+
+    # Lifting it is no event; the next real password is.
+    controller.modify_user("bert", pwdLastSet="-1")
+    controller.ldaps_reset("bert", canary_password())
+    (event,) = capture.until("bert")
+    assert (event.kvno, event.must_change, event.kind) == (4, False, Kind.UNKNOWN)
+
+
+def test_init_all_is_the_initial_load_and_denied_accounts_are_not_in_it(controller: DomainController) -> None:
+    password = canary_password()
+    controller.add_user("carl", password)
+    controller.add_user("cora", canary_password())
+    controller.delete_user("cora")
+    capture = Capture(controller).initialise(everything=True)
+    (event,) = capture.until("carl")
+    assert (password_of(event), event.kind) == (password, Kind.CREATE)
+    controller.ldaps_reset("carl", canary_password())
+    capture.until("carl")
+    names = {event.account.sam_account_name for event in capture.notebook.events}
+    assert not names & {"Administrator", "krbtgt", "Guest", "DC1$", "cora"}
+    assert capture.notebook.pending() == []
+
+
+def test_a_page_that_was_not_committed_comes_again(controller: DomainController) -> None:
+    capture = Capture(controller).initialise()
+    password = canary_password()
+    controller.add_user("dora", password)
+    for _ in range(2):
+        pages = capture.source.pages(capture.notebook, threading.Event())
+        page = next(pages)
+        pages.close()  # type: ignore[attr-defined]
+        assert [password_of(event) for event in page.events] == [password]
+    (event,) = capture.until("dora")
+    assert password_of(event) == password
+
+
+def test_without_the_key_changes_wait_and_arrive_when_it_is_there(controller: DomainController, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    capture = Capture(controller, key_file).initialise()
+    password = canary_password()
+    controller.add_user("emil", password)
+    capture.until_waiting(PendingReason.KEY_MISSING)
+    assert capture.notebook.events == []
+    shutil.copy(controller.gpg_key_file, key_file)
+    (event,) = capture.until("emil")
+    assert password_of(event) == password
+    assert capture.notebook.pending() == []
+
+
+def test_recapture_of_one_or_all(controller: DomainController) -> None:
+    password = canary_password()
+    controller.add_user("fine", password)
+    capture = Capture(controller).initialise()
+    before = capture.notebook.cursor()
+    for page in capture.source.recapture(capture.notebook, "fine"):
+        capture.notebook.commit(page)
+    assert [password_of(event) for event in capture.notebook.events] == [password]
+    assert capture.notebook.cursor() == before
+    for page in capture.source.recapture(capture.notebook, None):
+        capture.notebook.commit(page)
+    assert len(capture.notebook.events) > 2
+    for name in ("nobody", "krbtgt", "f*"):
+        with pytest.raises(ConfigurationError, match="nothing to capture"):
+            list(capture.source.recapture(capture.notebook, name))
+
+
+def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: DomainController) -> None:
+    capture = Capture(controller).initialise()
+    password = canary_password()
+    controller.add_user("gabi", password)
+    controller.kill()
+    with pytest.raises(UnavailableError, match="is samba running"):
+        capture.until("gabi")
+    controller.start()
+    (event,) = capture.until("gabi")
+    assert password_of(event) == password
+
+
+def test_a_restored_database_is_captured_again(controller: DomainController, tmp_path: Path) -> None:
+    controller.add_user("hans", canary_password())
+    controller.stop()
+    shutil.copytree(controller.folder / "private", tmp_path / "private", ignore=shutil.ignore_patterns("ldap*"))
+    controller.start()
+    capture = Capture(controller).initialise()
+    for _ in range(4):
+        controller.ldaps_reset("hans", canary_password())
+    capture.until("hans")
+
+    controller.stop()
+    shutil.copytree(tmp_path / "private", controller.folder / "private", dirs_exist_ok=True)
+    controller.start()
+    password = canary_password()
+    controller.ldaps_reset("hans", password)
+    found = capture.until("hans")
+    assert (password_of(found[-1]), found[-1].kvno) == (password, 2)
+
+
+def test_two_controllers_give_one_change_one_key(
+    controller: DomainController, folder: Path, addresses: Reservations, authority: CertificateAuthority
+) -> None:
+    controller.add_user("inge", canary_password())
+    second = DomainController.join(controller, folder, addresses, authority)
+    try:
+        second.start()
+        first_capture, second_capture = Capture(controller).initialise(), Capture(second).initialise()
+        password = canary_password()
+        controller.ldaps_reset("inge", password)
+        (here,) = first_capture.until("inge")
+        second.replicate()
+        (there,) = second_capture.until("inge")
+        assert here == there
+
+        # The same version on both: AD lets the later second win, and so does the event's key, on both controllers.
+        controller.ldaps_reset("inge", canary_password())
+        (loser,) = first_capture.until("inge")
+        later = canary_password()
+        next_second = loser.changed_at - loser.changed_at % UNITS_PER_SECOND + UNITS_PER_SECOND
+        wait_for(lambda: filetime.now() >= next_second, what="the loser's second is over")
+        second.ldaps_reset("inge", later)
+        (winner,) = second_capture.until("inge")
+        assert winner.kvno == loser.kvno
+        controller.replicate(second)
+        (arrived,) = first_capture.until("inge")
+        assert arrived == winner
+        assert password_of(arrived) == later
+    finally:
+        second.stop()
