@@ -1,0 +1,184 @@
+"""Making, enrolling and listing keys: what would be done is a value first, and done only after it was accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from passrelay_schemas.errors import ConfigurationError, KeyFileError, SafetyError
+from passrelay_schemas.filetime import rfc3339
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import (
+    KeyDocument,
+    KeyStatus,
+    KeyUse,
+    generate,
+    private_path,
+    public_path,
+    read_public,
+    write_private,
+    write_public,
+)
+
+
+@dataclass(frozen=True)
+class MadeKey:
+    """A key that was just made, where its files are, and what to do with them next."""
+
+    document: KeyDocument
+    public: Path
+    private: Path
+    next_step: str
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What enrolling one document means for this keyring."""
+
+    source: Path
+    document: KeyDocument
+    change: str
+    """"new", "unchanged", or "status: <old> -> <new>"."""
+
+    @property
+    def changes(self) -> bool:
+        """Something is to be written."""
+        return self.change != "unchanged"
+
+
+def make(
+    directory: Path, uses: Iterable[KeyUse], *, producer: str | None, algorithm: str | None, again: bool
+) -> list[MadeKey]:
+    """New keys in `directory`, which is created with mode 0700.
+
+    SafetyError when an active key of a use (and producer) is there already, unless `again`: nothing is made then.
+    """
+    wanted = list(uses)
+    _create(directory)
+    keyring = Keyring(directory)
+    if not again:
+        _refuse_second(keyring, wanted, producer)
+    made = []
+    for use in wanted:
+        owner = producer if use is KeyUse.SIGNING else None
+        document, private = generate(use, producer=owner, algorithm=algorithm if use is KeyUse.RECIPIENT else None)
+        # The private file first: a document without it would be taken for somebody else's key.
+        secret = write_private(directory, document, private)
+        public = write_public(directory, document)
+        made.append(MadeKey(document, public, secret, _next_step(document, public)))
+    return made
+
+
+def _create(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise KeyFileError(f"key directory {directory}: cannot be made ({error.strerror}): make it by hand") from None
+
+
+def _refuse_second(keyring: Keyring, uses: list[KeyUse], producer: str | None) -> None:
+    for use in uses:
+        owner = producer if use is KeyUse.SIGNING else None
+        for document in keyring.documents(use):
+            if document.status is KeyStatus.ACTIVE and document.producer == owner:
+                whose = f" of producer {owner}" if owner else ""
+                raise SafetyError(
+                    f"key directory {keyring.directory}: there is an active {use} key{whose} already "
+                    f"({document.key_id}): with --yes a second one is made, and the newest is used from then on"
+                )
+
+
+def _next_step(document: KeyDocument, public: Path) -> str:
+    where = {
+        KeyUse.RECIPIENT: "every producer",
+        KeyUse.SIGNING: "every consumer",
+        KeyUse.OPS: "every consumer and operator's host",
+    }[document.use]
+    step = f"carry {public} to {where} and run there: passrelay keys enroll {public.name}"
+    if document.use is KeyUse.RECIPIENT:
+        step += f"; every consumer also needs {document.key_id}.key in its key directory (mode 0600, by a safe way)"
+    if document.use is KeyUse.OPS:
+        step += f"; {document.key_id}.key belongs on operators' hosts only: move it there, and back it up"
+    return step
+
+
+def plan(directory: Path, files: Iterable[Path]) -> list[Enrolment]:
+    """What enrolling these documents would do.
+
+    KeyFileError for a file that is no public document; SafetyError for one that would bring a revoked key back.
+    """
+    return [_enrolment(directory, path) for path in files]
+
+
+def _enrolment(directory: Path, path: Path) -> Enrolment:
+    if path.suffix == ".key":
+        raise KeyFileError(f"key file {path}: a private key never travels for enrolment: take its .pub.json")
+    document = read_public(path)
+    target = public_path(directory, document.key_id)
+    if not target.exists():
+        return Enrolment(path, document, "new")
+    known = read_public(target)
+    if known == document:
+        return Enrolment(path, document, "unchanged")
+    if known.status is KeyStatus.REVOKED:
+        raise SafetyError(
+            f"key {document.key_id}: it was revoked here, and {path} would bring it back: make a new key instead"
+        )
+    if (known.use, known.producer) != (document.use, document.producer):
+        before, after = _role(known), _role(document)
+        raise SafetyError(f"key {document.key_id}: it is enrolled here as {before}, {path} says {after}: find out why")
+    if known.status is not document.status:
+        return Enrolment(path, document, f"status: {known.status} -> {document.status}")
+    return Enrolment(path, document, "dates: another created_at or expires_at")
+
+
+def _role(document: KeyDocument) -> str:
+    return f"{document.use} key of {document.producer}" if document.producer else f"{document.use} key"
+
+
+def enroll(directory: Path, enrolments: Iterable[Enrolment]) -> None:
+    """Write the documents into the keyring."""
+    if not directory.is_dir():
+        _create(directory)
+    for enrolment in enrolments:
+        if enrolment.changes:
+            write_public(directory, enrolment.document)
+
+
+def describe(directory: Path, document: KeyDocument) -> dict[str, Any]:
+    """One key for a table or document."""
+    return {
+        "key_id": document.key_id,
+        "use": document.use.value,
+        "algorithm": document.algorithm,
+        "producer": document.producer,
+        "status": document.status.value,
+        "created_at": rfc3339(document.created_at),
+        "expires_at": None if document.expires_at is None else rfc3339(document.expires_at),
+        "private_here": private_path(directory, document.key_id).exists(),
+        "fingerprint": document.fingerprint,
+    }
+
+
+def uses_of(role: str, *, recipient_only: bool) -> list[KeyUse]:
+    """Which keys `keys init ROLE` makes."""
+    if role == "producer":
+        return [KeyUse.SIGNING]
+    if role == "ops":
+        return [KeyUse.OPS]
+    if role == "consumer":
+        return [KeyUse.RECIPIENT] if recipient_only else [KeyUse.RECIPIENT, KeyUse.OPS]
+    raise ConfigurationError(f"role {role!r}: keys are made for consumer, producer and ops")
+
+
+def owner_hint(directory: Path) -> str | None:
+    """What to do when root made files that a service account must read."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return f"made by root: if the service runs as another account, `chown -R ACCOUNT {directory}`"
+    return None

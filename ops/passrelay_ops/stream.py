@@ -1,0 +1,126 @@
+"""Reading a RabbitMQ stream over AMQP 0-9-1 from an offset to its end as it is at the start; it destroys nothing.
+
+Streams need basic.qos, x-stream-offset and acks (which only give credit), and tell nobody where they end: the end is
+found by reading the last chunk first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.exceptions import AMQPError
+
+from passrelay_schemas.errors import UnavailableError
+
+_PREFETCH = 500
+_PATIENCE_SECONDS = 30
+"""A stream that is known to hold more but delivers nothing for so long is out of order."""
+_GRACE_SECONDS = 2
+"""How long a broker that answers before it reads its chunk may take where there should be a message."""
+_OFFSET = "x-stream-offset"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMessage:
+    """One message of a stream."""
+
+    offset: int
+    body: bytes
+    properties: pika.BasicProperties
+
+
+def read(connection: BlockingConnection, name: str, *, since: datetime | None = None) -> Iterator[StreamMessage]:
+    """Every message from the first (or from the chunk that holds `since`) to the last one that is there now.
+
+    Holds some hundred messages at a time; what arrives meanwhile is not read. UnavailableError when the broker stops
+    delivering before the end.
+    """
+    end = last_offset(connection, name)
+    if end is None:
+        return
+    with _Reader(connection, name, "first" if since is None else since) as reader:
+        # Nothing may be as young as `since`; after one message, `end` is sure to come.
+        message = reader.next() or reader.wait(_PATIENCE_SECONDS if since is None else _GRACE_SECONDS)
+        if message is None and since is not None:
+            return
+        while message is not None:
+            if message.offset <= end:
+                yield message
+            if message.offset >= end:
+                return
+            message = reader.wait(_PATIENCE_SECONDS)
+    raise UnavailableError(f"stream {name}: nothing came for {_PATIENCE_SECONDS} s before its end at offset {end}")
+
+
+def last_offset(connection: BlockingConnection, name: str) -> int | None:
+    """The offset of the newest message, or None for an empty stream."""
+    with _Reader(connection, name, "last") as reader:
+        message = reader.next()
+        if message is None and reader.message_count:
+            # The count is up to five seconds old: it may speak of messages that have expired, hence not for ever.
+            message = reader.wait(_GRACE_SECONDS)
+        newest = None
+        while message is not None:
+            newest = message.offset
+            message = reader.next()
+        return newest
+
+
+class _Reader:
+    """One consumer on a channel of its own."""
+
+    def __init__(self, connection: BlockingConnection, name: str, offset: str | datetime) -> None:
+        self._connection = connection
+        self._name = name
+        self._waiting: deque[StreamMessage] = deque()
+        self._unacked: int | None = None
+        self.message_count = 0
+        self._channel = connection.channel()
+        self._channel.basic_qos(prefetch_count=_PREFETCH)
+        self._channel.basic_consume(name, self._received, arguments={_OFFSET: offset})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(AMQPError, OSError):
+            self._channel.close()
+
+    def next(self) -> StreamMessage | None:
+        """The next message, or None at the end.
+
+        A broker answers on one channel in order and reads the stream when a consumer or an ack comes: if nothing came
+        before the answer to a question that was asked after the ack, there is nothing more.
+        """
+        if not self._waiting:
+            self._acknowledge()
+            self.message_count = self._channel.queue_declare(self._name, passive=True).method.message_count
+            self._connection.process_data_events(time_limit=0)
+        return self._waiting.popleft() if self._waiting else None
+
+    def wait(self, seconds: float) -> StreamMessage | None:
+        """The next message, waiting so long for it; None if there was none."""
+        if not self._waiting:
+            self._acknowledge()
+        deadline = time.monotonic() + seconds
+        while not self._waiting and (left := deadline - time.monotonic()) > 0:
+            self._connection.process_data_events(time_limit=left)
+        return self._waiting.popleft() if self._waiting else None
+
+    def _acknowledge(self) -> None:
+        # Acks only give credit for more: a stream keeps everything.
+        if self._unacked is not None:
+            self._channel.basic_ack(self._unacked, multiple=True)
+            self._unacked = None
+
+    def _received(self, _: BlockingChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        self._unacked = method.delivery_tag
+        self._waiting.append(StreamMessage(int((properties.headers or {})[_OFFSET]), body, properties))

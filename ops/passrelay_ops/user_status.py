@@ -1,0 +1,168 @@
+"""What a helpdesk asks of one user: what IdM's entry carries, and what became of the last changes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from passrelay_consumer.decide import Entry
+from passrelay_consumer.directory import Directory
+from passrelay_consumer.result_codes import DirectoryError
+from passrelay_ops.dead_letters import read_record, repair
+from passrelay_ops.notes import Notes
+from passrelay_ops.stream import StreamMessage
+from passrelay_schemas.errors import MarkerError, UnavailableError
+from passrelay_schemas.event import Account
+from passrelay_schemas.filetime import rfc3339, to_datetime
+from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
+from passrelay_schemas.record import Record
+from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.verdict import Verdict
+
+_NOBODY = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the match filter of one domain hit."""
+
+    domain: str
+    server: str
+    entries: tuple[Entry, ...]
+    fault: str | None = None
+    """Why an entry's marker cannot be read."""
+
+
+def find(user: str, idm: IdmSettings, domain: DomainSettings) -> Found:
+    """The entry that an event for this sAMAccountName or UPN would be written to, from the first server that answers.
+
+    UnavailableError names every server that did not.
+    """
+    account = Account(guid=_NOBODY, sam_account_name=user, user_principal_name=user if "@" in user else None)
+    failures = []
+    for url in idm.servers:
+        directory = Directory(url, idm)
+        try:
+            return Found(domain.name, url, tuple(directory.find(account, domain)))
+        except MarkerError as error:
+            return Found(domain.name, url, (), str(error))
+        except DirectoryError as error:
+            failures.append(f"{url}: {error}")
+        finally:
+            directory.close()
+    raise UnavailableError("no IdM server answers: " + "; ".join(failures))
+
+
+def in_words(marker: Marker) -> str:
+    """A marker as a sentence."""
+    if FLOOR in marker.flags:
+        text = f"an operator's floor: only changes after password version {marker.kvno} pass"
+    else:
+        text = f"password version {marker.kvno}" if marker.kvno else "a password"
+        text += f", changed {rfc3339(to_datetime(marker.changed_at))}, written here {marker.applied_at}"
+    if MUST_CHANGE_DONE in marker.flags:
+        text += "; must be changed at the next login"
+    return text
+
+
+def describe(found: Found, entry: Entry) -> dict[str, Any]:
+    """One entry for a document."""
+    marker = entry.marker
+    return {
+        "domain": found.domain,
+        "server": found.server,
+        "dn": entry.dn,
+        "idm_changed_at": _time(entry.last_change),
+        "idm_expires_at": _time(entry.expiration),
+        "marker": None
+        if marker is None
+        else {
+            "text": in_words(marker),
+            "epoch": marker.epoch,
+            "kvno": marker.kvno,
+            "ad_changed_at": rfc3339(to_datetime(marker.changed_at)),
+            "guid": str(marker.guid),
+            "event_id": str(marker.event_id),
+            "applied_at": marker.applied_at,
+            "flags": sorted(marker.flags),
+        },
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+class Outcomes:
+    """The last outcomes of one user, from any number of streams; everything else is dropped while reading."""
+
+    def __init__(self, user: str, markers: Iterable[Marker], notes: Notes, *, most: int, since: datetime) -> None:
+        self._user = user
+        self._guids = {marker.guid for marker in markers}
+        self._events = {marker.event_id for marker in markers}
+        self._notes = notes
+        self._since = since
+        self._last: deque[dict[str, Any]] = deque(maxlen=most)
+        self._live: dict[UUID, dict[str, Any]] = {}
+
+    def read(self, messages: Iterable[StreamMessage], where: str) -> None:
+        """Take what a stream tells; letters count from its first message on, outcomes since the chosen time."""
+        for message in messages:
+            record = read_record(message)
+            if record is None:
+                continue
+            if record.verdict in {Verdict.REPLAYED, Verdict.DISCARDED}:
+                if self._live.pop(record.event_id, None) is not None:
+                    self._last.append(_outcome(record, where, ""))
+            elif (diagnostic := self._concerns(record)) is not None:
+                self._take(record, where, diagnostic)
+
+    def _concerns(self, record: Record) -> str | None:
+        """The diagnostic of a record of this user; None for anybody else's."""
+        note = self._notes.open(record.note, record.event_id)
+        if record.event_id in self._events or note.speaks_of(self._user) or note.guid in self._guids:
+            return note.diagnostic
+        return None
+
+    def _take(self, record: Record, where: str, diagnostic: str) -> None:
+        outcome = _outcome(record, where, diagnostic)
+        # A dead letter stands in both streams; the dead stream is the one that says whether it still lives.
+        if record.verdict is Verdict.DEAD:
+            if where != "dead":
+                return
+            self._live[record.event_id] = outcome
+            self._last.append(outcome)
+        elif record.received_at >= self._since:
+            self._last.append(outcome)
+
+    @property
+    def last(self) -> list[dict[str, Any]]:
+        """The newest outcomes, oldest first."""
+        return sorted(self._last, key=lambda outcome: str(outcome["at"]))
+
+    @property
+    def live_letters(self) -> list[dict[str, Any]]:
+        """Dead letters of this user that wait for a person."""
+        return list(self._live.values())
+
+
+def _outcome(record: Record, where: str, diagnostic: str) -> dict[str, Any]:
+    return {
+        "at": rfc3339(record.applied_at or record.received_at),
+        "event_id": str(record.event_id),
+        "verdict": record.verdict.value,
+        "reason": record.reason,
+        "domain": record.domain,
+        "producer": record.producer,
+        "server": record.server,
+        "attempts": record.attempts,
+        "where": where,
+        "by": record.by,
+        "why": record.why,
+        "diagnostic": diagnostic,
+        "repair": repair(record.reason or "") if record.verdict is Verdict.DEAD else "",
+    }
