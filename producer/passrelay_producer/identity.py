@@ -1,0 +1,68 @@
+"""The producer's own keys as they are now: the recipient to seal to, and its signing keys."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from passrelay_schemas.errors import KeyFileError
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import KeyDocument
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.signing import Signer
+
+_REFRESH_SECONDS = 2.0
+
+
+class Identity:
+    """The keyring behind a lock, read again at most every two seconds; callable from any thread.
+
+    A keyring that cannot be read any more is reported once and the last good state is used. KeyFileError at the start
+    when a recipient key or an own signing key is missing.
+    """
+
+    def __init__(self, directory: Path, *, log: Log) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self.keyring = Keyring(directory)
+        self._signers: dict[str, Signer] = {}
+        self._looked_at = time.monotonic()
+        self._fault = ""
+        signer = self.keyring.signer()
+        assert signer.document.producer is not None  # noqa: S101 - KeyDocument's own rule, for mypy
+        self.producer: str = signer.document.producer
+        self.recipient()
+
+    def recipient(self) -> KeyDocument:
+        """The key that new events are sealed to; KeyFileError when there is none any more."""
+        with self._lock:
+            self._refresh()
+            return self.keyring.recipient()
+
+    def signer(self, producer: str) -> Signer:
+        """The signing key of the producer that an event names (an older name after a renaming); KeyFileError.
+
+        A key of another name would do, but consumers reject an envelope whose header and key name two producers.
+        """
+        with self._lock:
+            self._refresh()
+            if producer not in self._signers:
+                self._signers[producer] = self.keyring.signer(producer)
+            return self._signers[producer]
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < _REFRESH_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            if self.keyring.refresh():
+                self._signers = {}
+                self._log.info(Action.KEYRING_READ, directory=str(self.keyring.directory))
+        except KeyFileError as error:
+            if self._fault != str(error):
+                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="the keys read before stay in use")
+            self._fault = str(error)
+        else:
+            self._fault = ""

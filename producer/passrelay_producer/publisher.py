@@ -1,0 +1,245 @@
+"""The publisher: spooled events, signed now, to the events exchange; the only module here that touches the channel.
+
+An event leaves the queue of the spool only when the broker has confirmed it. A returned or refused event, and
+everything that was open on a closed channel, is still there and is tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+from pika.channel import Channel
+from tenacity import RetryCallState, Retrying, wait_random_exponential
+
+from passrelay_producer.identity import Identity
+from passrelay_producer.metrics import ProducerMetrics
+from passrelay_producer.spool import QueuedEvent, Spool
+from passrelay_schemas import topology
+from passrelay_schemas.broker import BrokerSession
+from passrelay_schemas.confirms import ConfirmTracker
+from passrelay_schemas.errors import KeyFileError, UnavailableError
+from passrelay_schemas.fault import Faults
+from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.message import envelope_properties
+from passrelay_schemas.settings import BrokerSettings
+
+WINDOW = 512
+"""Published and not yet confirmed, at most."""
+_MARK_ROWS = 512
+"""Confirmed events are marked in the spool together, at most this many: each mark is a disk flush."""
+_TICK_SECONDS = 1.0
+"""How soon events of another process (`producer republish`, `producer capture`) are seen."""
+_WAIT = wait_random_exponential(multiplier=0.5, max=60)
+
+
+def _pause(failures: int) -> float:
+    """Seconds to wait after the n-th refusal in a row: tenacity's exponential with full jitter, a minute at most."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = failures
+    return _WAIT(state)
+
+
+class Publisher:
+    """Publishes what the spool has queued, on the thread that calls `run`, until `stop`."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        spool: Spool,
+        identity: Identity,
+        *,
+        metrics: ProducerMetrics,
+        faults: Faults,
+        log: Log,
+    ) -> None:
+        self._spool = spool
+        self._identity = identity
+        self._metrics = metrics
+        self._log = log
+        # pika turns an exception of a callback into a closed connection, and the session would come back for ever.
+        self._guard = faults.guard
+        self._session = BrokerSession(
+            settings,
+            name=f"passrelay producer {identity.producer}",
+            on_open=faults.guard(self._opened),
+            on_close=faults.guard(self._closed),
+            log=log,
+        )
+        self._channel: Channel | None = None
+        self._tracker: ConfirmTracker[int] = ConfirmTracker()
+        self._ready: deque[QueuedEvent] = deque()  # read from the spool, not published
+        self._safe: list[int] = []  # confirmed, not marked
+        self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
+        self._after = 0
+        self._failures = 0
+        self._pausing = False
+        self._troubles: set[Action] = set()
+        self._woken = threading.Event()
+        spool.watch(self._wake)
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._session.run()
+
+    def stop(self) -> None:
+        """From any thread. What is in flight stays queued and is published again at the next start."""
+        self._session.stop()
+
+    def _wake(self) -> None:
+        # One callback at a time is enough, however many events arrive meanwhile.
+        if not self._woken.is_set():
+            self._woken.set()
+            self._session.call(self._guard(self._work))
+
+    # -- the session's callbacks, all on its thread -----------------------------------------------------------------
+
+    def _opened(self, channel: Channel) -> None:
+        settling = [pika.spec.Basic.Ack, pika.spec.Basic.Nack]
+        channel.add_callback(self._guard(self._confirmed), settling, one_shot=False)
+        channel.add_on_return_callback(self._guard(self._returned))
+        self._channel = channel
+        self._pausing = False
+        self._rewind()
+        self._tick()
+
+    def _closed(self) -> None:
+        self._mark()
+        self._channel = None
+        self._tracker = ConfirmTracker()
+        self._ready.clear()
+        self._held = set(self._safe)
+
+    def _returned(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        self._tracker.returned(properties.message_id or "")
+        self._metrics.published("returned", 1)
+        self._refused(
+            Action.PUBLISH_RETURNED,
+            why=f"exchange {topology.EVENTS} has no queue",
+            repair="run `passrelay topology apply`; events wait in the spool",
+        )
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        ack = isinstance(method, pika.spec.Basic.Ack)
+        settled = self._tracker.confirmed(method.delivery_tag, multiple=method.multiple, ack=ack)
+        if not ack:
+            self._metrics.published("refused", len(settled.failed))
+            self._refused(
+                Action.PUBLISH_REFUSED,
+                why=f"the broker refused an event for {topology.EVENTS}: its queue is full or has no majority",
+                repair="start consumers or the broker's other nodes; events wait in the spool",
+            )
+        self._held.difference_update(settled.failed)
+        if settled.safe:
+            self._safe.extend(settled.safe)
+            self._metrics.published("published", len(settled.safe))
+            if self._failures and not self._pausing:
+                self._failures = 0
+                self._log.info(Action.RESUMED, exchange=topology.EVENTS)
+        if (len(self._safe) >= _MARK_ROWS or not len(self._tracker)) and Action.SPOOL_FULL not in self._troubles:
+            self._mark()
+        if not self._ready or len(self._tracker) <= WINDOW // 2:
+            self._work()
+
+    def _tick(self) -> None:
+        if self._channel is not None and self._channel.is_open:
+            self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
+            self._mark()
+            self._rewind()
+            self._work()
+
+    # -- the work ---------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Publish as much as the window takes."""
+        self._woken.clear()
+        channel = self._channel
+        if channel is None or not channel.is_open or self._pausing:
+            return
+        # After a refusal one event at a time tries whether the way is free again.
+        window = 1 if self._failures else WINDOW
+        while len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
+            if not self._ready and not self._read():
+                return
+            if not self._publish(channel, self._ready[0]):
+                return
+            self._ready.popleft()
+
+    def _publish(self, channel: Channel, queued: QueuedEvent) -> bool:
+        header = queued.event.header
+        try:
+            signer = self._identity.signer(header.producer)
+        except KeyFileError as error:
+            self._trouble(Action.KEYRING_FAULT, str(error), repair="events wait in the spool until the key is there")
+            return False
+        self._troubles.discard(Action.KEYRING_FAULT)
+        channel.basic_publish(
+            topology.EVENTS,
+            "",
+            signer.sign(queued.event, signed_at=utc_now()),
+            envelope_properties(header),
+            mandatory=True,
+        )
+        self._tracker.published(str(header.event_id), queued.seq)
+        return True
+
+    def _read(self) -> bool:
+        found: list[QueuedEvent] = []
+        with self._spool_trouble():
+            found = self._spool.queued(self._after, WINDOW + len(self._held))
+        if not found:
+            return False
+        self._after = found[-1].seq
+        new = [queued for queued in found if queued.seq not in self._held]
+        self._ready.extend(new)
+        self._held.update(queued.seq for queued in new)
+        return bool(new)
+
+    def _rewind(self) -> None:
+        """Look at the whole queue again: events that failed or were queued again have low numbers."""
+        self._after = 0
+
+    def _mark(self) -> None:
+        if not self._safe:
+            return
+        # On failure they stay in `_safe`, and the next tick tries again: they are on the broker, not to be repeated.
+        with self._spool_trouble():
+            self._spool.mark_published(self._safe)
+            self._held.difference_update(self._safe)
+            self._safe = []
+
+    @contextmanager
+    def _spool_trouble(self) -> Iterator[None]:
+        """A spool that cannot be used now is reported; the next tick tries again."""
+        try:
+            yield
+        except UnavailableError as error:
+            self._trouble(Action.SPOOL_FULL, str(error), repair="free space on the spool's disk")
+        else:
+            self._troubles.discard(Action.SPOOL_FULL)
+
+    def _trouble(self, action: Action, why: str, *, repair: str) -> None:
+        """Log once per episode."""
+        if action not in self._troubles:
+            self._troubles.add(action)
+            self._log.error(action, why=why, repair=repair)
+
+    def _refused(self, action: Action, *, why: str, repair: str) -> None:
+        """Pause after a return or nack, once for all that are in flight; logged once per episode."""
+        if not self._failures:
+            self._log.error(action, why=why, repair=repair)
+        if not self._pausing:
+            self._failures += 1
+            self._pausing = True
+            self._session.call_later(_pause(self._failures), self._guard(self._resume))
+
+    def _resume(self) -> None:
+        self._pausing = False
+        self._rewind()
+        self._work()

@@ -1,0 +1,216 @@
+"""The producer process, and what `passrelay producer` does to its spool by hand."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from passrelay_producer.capture import Capture
+from passrelay_producer.identity import Identity
+from passrelay_producer.metrics import ProducerMetrics
+from passrelay_producer.publisher import Publisher
+from passrelay_producer.sources import Source
+from passrelay_producer.spool import Spool
+from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
+from passrelay_schemas.fault import Faults
+from passrelay_schemas.hygiene import forbid_core_dumps
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.settings import ProducerSettings
+
+_HOUSEKEEPING_SECONDS = 60
+_END_SECONDS = 30
+"""How long a thread may take to end: the source's LDAP calls time out before."""
+
+
+def run(settings: ProducerSettings) -> int:
+    """Capture and publish until SIGTERM, SIGINT or the end of standard input; the exit code.
+
+    ConfigurationError, SafetyError (another producer has this spool); 1 after an unexpected exception in a thread.
+    """
+    forbid_core_dumps()
+    log = Log("producer")
+    with Spool(settings.spool) as spool, alone(settings.spool.path.parent):
+        return Service(settings, spool, make_source(settings, log), log).serve()
+
+
+def init(settings: ProducerSettings, everything: bool) -> None:
+    """Commit the source's first cursor: from now on, or from the beginning.
+
+    SafetyError where there is a cursor already and `everything` is False: what changed since would be skipped.
+    """
+    forbid_core_dumps()
+    log = Log("producer")
+    source = make_source(settings, log)
+    with Spool(settings.spool) as spool, alone(settings.spool.path.parent):
+        if spool.cursor() and not everything:
+            raise SafetyError(
+                f"spool {spool.path}: capturing has begun already; `--from now` would skip what changed since it last "
+                "ran: just start the producer, or read everything again with `producer init --from all`"
+            )
+        spool.commit(source.initialise(spool, everything=everything), [])
+
+
+def capture(settings: ProducerSettings, user: str | None) -> int:
+    """Capture the current password of one user, or of all (None), into the spool; how many events.
+
+    A running producer publishes them within about a second, another one at its start.
+    """
+    forbid_core_dumps()
+    log = Log("producer")
+    source = make_source(settings, log)
+    with Spool(settings.spool) as spool:
+        _check_initialised(settings, spool)
+        identity = Identity(settings.keys.directory, log=log)
+        taker = Capture(source, spool, identity, metrics=ProducerMetrics(spool), stop=threading.Event(), log=log)
+        return taker.take(source.recapture(spool, user))
+
+
+def republish(settings: ProducerSettings, since: datetime) -> int:
+    """Queue what was published at or after `since` again; how many events. Safe at any time."""
+    with Spool(settings.spool) as spool:
+        return spool.republish(since)
+
+
+def make_source(settings: ProducerSettings, log: Log) -> Source:
+    """The one source of the settings."""
+    if settings.source.samba is not None:
+        from passrelay_producer.sources.samba import SambaSource
+
+        return SambaSource(settings.source.samba, log)
+    if settings.source.stdin is not None:
+        from passrelay_producer.sources.stdin import StdinSource
+
+        return StdinSource(settings.source.stdin, settings.domain)
+    raise ConfigurationError("[source]: no source is configured")
+
+
+def _check_initialised(settings: ProducerSettings, spool: Spool) -> None:
+    if settings.source.samba is not None and not spool.cursor():
+        raise ConfigurationError(
+            f"spool {spool.path}: nobody has said where to begin: run `passrelay producer init --from now|all`"
+        )
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold the spool's directory; SafetyError when another producer does. The lock ends with the process."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SafetyError(
+                f"spool directory {directory}: another producer is running on it: stop that one, "
+                "or give each its own [spool] path"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Service:
+    """One running producer: a thread that captures and one that publishes. `stop` is safe in a signal handler."""
+
+    def __init__(self, settings: ProducerSettings, spool: Spool, source: Source, log: Log) -> None:
+        _check_initialised(settings, spool)
+        self._settings = settings
+        self._spool = spool
+        self._log = log
+        # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asked = False
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._faults = Faults(log, self._wake)
+        self._identity = Identity(settings.keys.directory, log=log)
+        self._metrics = ProducerMetrics(spool)
+        self._capture = Capture(source, spool, self._identity, metrics=self._metrics, stop=self._stop, log=log)
+        self._publisher = Publisher(
+            settings.broker, spool, self._identity, metrics=self._metrics, faults=self._faults, log=log
+        )
+        self._capturing = threading.Thread(target=self._capture_all, name="capture", daemon=True)
+        self._publishing = threading.Thread(target=self._faults.guard(self._publisher.run), name="publish", daemon=True)
+
+    def stop(self) -> None:
+        """Ask for a clean end, from anywhere."""
+        self._asked = True
+        self._wake()
+
+    def serve(self) -> int:
+        """Until `stop`, a fault, or the end of the input and of the queue; the exit code."""
+        with ExitStack() as cleanup:
+            cleanup.enter_context(_signals(self))
+            cleanup.callback(self._metrics.serve(self._settings.metrics, self._log))
+            self._log.info(Action.STARTED, producer=self._identity.producer, spool=str(self._spool.path))
+            self._housekeep()
+            self._publishing.start()
+            self._capturing.start()
+            try:
+                self._wait()
+            finally:
+                self._end()
+        self._log.info(Action.STOPPED, queued=self._spool.queued_count())
+        return self._faults.exit_code()
+
+    def _wake(self) -> None:
+        self._wakes.put(None)
+
+    def _capture_all(self) -> None:
+        self._faults.guard(self._capture.run)()
+        # Only standard input ends by itself: then what is queued is published, and each mark may be the last.
+        self._spool.watch(self._wake)
+        self._ended.set()
+        self._wake()
+
+    def _wait(self) -> None:
+        due = time.monotonic() + _HOUSEKEEPING_SECONDS
+        while not self._asked and self._faults.error is None:
+            if self._ended.is_set() and self._spool.queued_count() == 0:
+                return
+            with suppress(queue.Empty):
+                self._wakes.get(timeout=max(0.0, due - time.monotonic()))
+            if time.monotonic() >= due:
+                self._housekeep()
+                due = time.monotonic() + _HOUSEKEEPING_SECONDS
+
+    def _end(self) -> None:
+        """Capturing first: what it has in hand is committed and published at the next start at the latest."""
+        self._stop.set()
+        self._capturing.join(_END_SECONDS)
+        self._publisher.stop()
+        self._publishing.join(_END_SECONDS)
+
+    def _housekeep(self) -> None:
+        try:
+            self._spool.sweep()
+        except UnavailableError as error:
+            self._log.warning(Action.SPOOL_FULL, why=str(error), repair="free space on the spool's disk")
+        self._metrics.watch_keys(self._identity.keyring)
+        self._metrics.watch_certificates(self._settings.broker)
+
+
+@contextmanager
+def _signals(service: Service) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for a clean end, as long as the service runs; only the main thread can set that up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: service.stop()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,152 @@
+"""The spool's file: made with the right modes and schema, or refused with its name and the repair."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+
+SCHEMA = "passrelay.spool/1"
+_BUSY_SECONDS = 30
+"""How long to wait for another process (`producer republish`, `producer capture`) that is writing."""
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL,
+    recipient_key_id TEXT NOT NULL,
+    protected BLOB NOT NULL,
+    sealed BLOB NOT NULL,       -- each part after its length (4 bytes, big-endian)
+    bytes INTEGER NOT NULL,
+    captured_at INTEGER NOT NULL,   -- these three: milliseconds since 1970
+    queued_at INTEGER NOT NULL,     -- captured_at, or when it was republished
+    published_at INTEGER,
+    state TEXT AS (CASE WHEN published_at IS NULL THEN 'queued' ELSE 'published' END) VIRTUAL
+);
+CREATE INDEX event_by_publication ON event (published_at);
+CREATE INDEX event_counts ON event (state, recipient_key_id, bytes, queued_at);
+CREATE TABLE account (
+    guid TEXT PRIMARY KEY, kvno INTEGER NOT NULL, must_change INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE pending (
+    guid TEXT PRIMARY KEY, reason TEXT NOT NULL, since INTEGER NOT NULL, attempts INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class SpoolFullError(UnavailableError):
+    """The spool cannot take more now: its disk is full or failing, or max_bytes of unpublished events are reached."""
+
+
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+"""What a full disk, a failing one and one that the kernel made read-only look like to SQLite."""
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours; what is left is a fault of the program and passes through."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if code in _FULL:
+            raise SpoolFullError(f"spool {path}: cannot be written ({name}): its disk is full or failing") from None
+        if code in _BUSY:
+            raise UnavailableError(f"spool {path}: another process holds it ({name})") from None
+        if code in _DAMAGED:
+            raise _foreign(path, f"damaged ({name})") from None
+        raise
+
+
+def _foreign(path: Path, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"spool {path}: {what}: stop the producer, move the file and its -wal aside (keep them), "
+        "then start again with `passrelay producer init --from all`"
+    )
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """The connection to the spool at `path`, made new if there is none.
+
+    ConfigurationError when directory or file belong to, or can be read by, others, and when the file is damaged or
+    of another version: it is never made anew by itself, since it may hold what was not published yet.
+    """
+    _prepare(path)
+    with explained(path):
+        try:
+            connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise ConfigurationError(f"spool {path}: cannot be opened ({error.sqlite_errorname})") from None
+        try:
+            _set_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check(path.parent, "directory", 0o700)
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            _sync(path.parent)
+        except FileExistsError:
+            _check(path, "file", 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"spool {path}: cannot be made ({error.strerror}): check [spool] path") from None
+
+
+def _check(path: Path, what: str, mode: int) -> None:
+    if os.name != "posix":
+        return
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"spool {what} {path}: belongs to user id {found.st_uid}, this process runs as {os.geteuid()}: "
+            "run as the spool's owner, or chown it"
+        )
+    if found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"spool {what} {path}: mode {found.st_mode & 0o777:04o} lets others in: `chmod {mode:o} {path}`"
+        )
+
+
+def _sync(directory: Path) -> None:
+    """Make a new name durable; Windows needs and knows no such thing."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _set_up(connection: sqlite3.Connection, path: Path) -> None:
+    # Look before the first write: a foreign file must not even be switched to another journal mode.
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if tables and "meta" not in tables:
+        raise _foreign(path, "not a spool but another SQLite file")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise ConfigurationError(f"spool {path}: SQLite's WAL does not work on its file system: take a local one")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    if not tables:
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            for statement in _TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        connection.execute("COMMIT")
+    version = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if version != (SCHEMA,):
+        raise _foreign(path, f"of version {version[0] if version else 'unknown'}, this program reads {SCHEMA}")
