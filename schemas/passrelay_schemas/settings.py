@@ -98,6 +98,8 @@ class BrokerSettings(Section):
         parts = _split(self.url.reveal())
         if parts is None or parts.scheme not in {"amqp", "amqps"}:
             raise ValueError("url must look like amqps://broker.example:5671/passrelay")
+        if parts.query or parts.fragment:
+            raise ValueError("url takes nothing after the vhost; write ?, # and / in a password as %3F, %23 and %2F")
         if parts.scheme == "amqp" and not is_loopback(parts.hostname or ""):
             raise ValueError(f"url: clear-text amqp:// to {parts.hostname} is refused, only to loopback: use amqps://")
         if parts.scheme == "amqps" and self.ca_file is None:

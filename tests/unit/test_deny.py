@@ -1,0 +1,42 @@
+"""Accounts that are never carried, whatever the configuration says."""
+
+from __future__ import annotations
+
+import pytest
+
+from passrelay_schemas.deny import denied
+
+
+def why(name: str = "alice", rid: str = "1105", admin_count: int = 0) -> str | None:
+    return denied(sam_account_name=name, sid=f"S-1-5-21-1-2-3-{rid}", admin_count=admin_count)
+
+
+@pytest.mark.parametrize("name", ["DC1$", "$", "trust$", "krbtgt", "KRBTGT", "Krbtgt_20412", "krbtgt$"])
+def test_machines_trusts_and_ticket_accounts_are_denied_by_name(name: str) -> None:
+    assert why(name) is not None
+
+
+@pytest.mark.parametrize("rid", ["500", "501", "502", "0500"])
+def test_built_in_accounts_are_denied_under_any_name(rid: str) -> None:
+    assert why("renamed", rid) == "built-in account"
+
+
+def test_protected_administrators_are_denied() -> None:
+    assert "AdminSDHolder" in (why(admin_count=1) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rid"),
+    [("alice", "1105"), ("a$b", "1105"), ("$alice", "1105"), ("my-krbtgt", "5000"), ("x", "1500"), ("x", "50")],
+)
+def test_people_are_carried(name: str, rid: str) -> None:
+    assert why(name, rid) is None
+
+
+def test_an_account_without_a_sid_is_judged_by_its_name() -> None:
+    assert denied(sam_account_name="alice", sid=None) is None
+    assert denied(sam_account_name="dc1$", sid=None) is not None
+
+
+def test_a_domain_that_ends_like_a_built_in_account_is_not_one() -> None:
+    assert denied(sam_account_name="alice", sid="S-1-5-21-1-2-500-1105") is None

@@ -1,0 +1,418 @@
+"""Settings: a slip in a file is named with its repair, clear text stays on loopback, no error shows a credential."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.order import Order
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.settings import (
+    ROLES,
+    BrokerSettings,
+    ConsumerSettings,
+    DomainSettings,
+    IdmSettings,
+    MetricsSettings,
+    OpsSettings,
+    ProducerSettings,
+    is_loopback,
+    load,
+)
+from tests.lab.folder import CANARY
+
+PRODUCER = """
+[broker]
+url = "amqps://broker.example/passrelay"
+ca_file = "/etc/passrelay/ca.pem"
+certificate_file = "/etc/passrelay/dc1.pem"
+key_file = "/etc/passrelay/dc1.key"
+[spool]
+retention_hours = 48
+[source.samba]
+[[domain]]
+name = "LAB.Example"
+sid = "S-1-5-21-1-2-3"
+"""
+CONSUMER = """
+[broker]
+url = "amqp://127.0.0.1:5672/passrelay"
+[idm]
+servers = ["ldaps://idm1.example:636", "ldap://idm2.example"]
+ca_file = "/etc/ipa/ca.crt"
+bind_dn = "uid=passrelay,cn=sysaccounts,cn=etc,dc=idm,dc=test"
+password_file = "/etc/passrelay/idm.password"
+[[domain]]
+name = "lab.example"
+sid = "S-1-5-21-1-2-3"
+producers = ["dc1"]
+search_base = "cn=users,cn=accounts,dc=idm,dc=test"
+"""
+OPS = '[broker]\nurl = "amqp://localhost/passrelay"\n'
+
+
+def producer(tmp_path: Path, text: str = PRODUCER) -> ProducerSettings:
+    path = tmp_path / "producer.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(ProducerSettings, path)
+
+
+def consumer(tmp_path: Path, text: str = CONSUMER) -> ConsumerSettings:
+    path = tmp_path / "consumer.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(ConsumerSettings, path)
+
+
+def broker(url: str, **files: Any) -> BrokerSettings:
+    return BrokerSettings(url=Secret(url), **({"ca_file": "/ca.pem"} | files))
+
+
+def idm(**fields: Any) -> IdmSettings:
+    return IdmSettings(
+        **({"servers": ["ldaps://a"], "ca_file": "/ca", "bind_dn": "uid=p,cn=x", "password_file": "/p"} | fields)
+    )
+
+
+# -- files and defaults ------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_files_load(tmp_path: Path) -> None:
+    one = producer(tmp_path)
+    assert one.spool.retention_hours == 48
+    assert one.spool.path == Path("/var/lib/passrelay/spool.sqlite")
+    assert one.keys.directory == Path("/etc/passrelay/keys")
+    assert one.domain[0].name == "lab.example"
+    assert one.source.samba is not None
+    other = consumer(tmp_path)
+    assert other.domain[0].order is Order.KVNO
+    assert other.idm.probe_entry == "uid=passrelay-probe,cn=sysaccounts,cn=etc,dc=idm,dc=test"
+    assert other.consumer.held == 16
+    path = tmp_path / "ops.toml"
+    path.write_text(OPS)
+    assert load(OpsSettings, path).idm is None
+
+
+def test_every_role_is_listed() -> None:
+    assert list(ROLES.values()) == [ProducerSettings, ConsumerSettings, OpsSettings]
+    assert list(ROLES) == ["producer", "consumer", "ops"]
+
+
+def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.toml: missing"):
+        load(OpsSettings, tmp_path / "nothing.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(OpsSettings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[broker", b"\xff\xfe", b'a = "x', b"a = 1\na = 2", b'\xef\xbb\xbf[broker]\nurl="x"']
+)
+def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"x\.toml: not TOML"):
+        load(OpsSettings, path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("retention_hours", "retention_hour", "spool.retention_hour: unknown key: did you mean retention_hours?"),
+        ("[spool]", "[spol]", "spol: unknown key: did you mean spool?"),
+        ("[source.samba]", "[source.samba]\npoll = 5", "source.samba.poll: unknown key: did you mean poll_ms?"),
+        ("ca_file", "cafile", "broker.cafile: unknown key: did you mean ca_file?"),
+        ('sid = "', 'sidd = "', "domain.0.sidd: unknown key: did you mean sid?"),
+        ("[spool]", "[zzz]", "zzz: unknown key: known here: broker, domain, keys, log, metrics, source, spool"),
+        ("retention_hours = 48", "retention_hours = -1", "spool.retention_hours: Input should be greater than"),
+        ("retention_hours = 48", "retention_hours = nan", "spool.retention_hours: Input should be"),
+        ("[source.samba]", "", "source: is needed and missing"),
+        ("[source.samba]", "[source]", "give exactly one of [source.samba] and [source.stdin]"),
+        ("[source.samba]", "[source.samba]\n[source.stdin]", "give exactly one of"),
+        ("[[domain]]", "[domain]", "domain: "),
+        ('name = "LAB.Example"', 'name = "lab example"', "domain.0.name: not a DNS name"),
+        ('sid = "S-1-5-21-1-2-3"', "", 'sid is needed with order = "kvno"'),
+        ('sid = "S-1-5-21-1-2-3"', 'sid = "1-2-3"', "domain.0.sid: not a SID"),
+    ],
+)
+def test_a_slip_is_named_with_its_place_and_repair(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        producer(tmp_path, PRODUCER.replace(old, new, 1))
+    assert message in str(caught.value)
+    assert "producer.toml" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
+    text = PRODUCER.replace("retention_hours", "retention").replace("LAB.Example", "!")
+    with pytest.raises(ConfigurationError) as caught:
+        producer(tmp_path, text)
+    assert "spool.retention" in str(caught.value)
+    assert "domain.0.name" in str(caught.value)
+
+
+@given(text=st.text(max_size=60) | st.text(st.sampled_from('[]{}"=.\n#ab1-_ \\'), max_size=60))
+def test_no_file_stops_loading_with_anything_but_a_configuration_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError):
+        load(ConsumerSettings, path)
+
+
+# -- environment -------------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSRELAY_SPOOL__RETENTION_HOURS", "12")
+    monkeypatch.setenv("passrelay_log__level", "debug")
+    settings = producer(tmp_path)
+    assert settings.spool.retention_hours == 12
+    assert settings.log.level == "debug"
+    assert settings.broker.shown == "amqps://broker.example/passrelay"  # the rest of a table stays
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PASSRELAY_BROKR__URL", "x", "PASSRELAY_BROKR__URL: no such section"),
+        ("PASSRELAY_PASSWORD", CANARY, "PASSRELAY_PASSWORD: no such section"),
+        ("PASSRELAY_SPOOL__RETENTION", CANARY, "unknown key: did you mean retention_hours?"),
+        ("PASSRELAY_SPOOL__RETENTION_HOURS", CANARY, "spool.retention_hours: Input should be a valid number"),
+        ("PASSRELAY_DOMAIN", CANARY, "domain"),
+        ("PASSRELAY_DOMAIN", "[1]", "domain.0"),
+        ("PASSRELAY_BROKER", '{"url": "amqp://u:' + CANARY + '@h/"', "broker"),
+        ("PASSRELAY_BROKER__URL", f"amqp://u:{CANARY}@broker.example/", "only to loopback"),
+    ],
+)
+def test_a_slip_in_the_environment_is_a_configuration_error_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        producer(tmp_path)
+    assert message in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_section_of_another_role_in_the_environment_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSRELAY_IDM__BIND_DN", "uid=x")
+    assert producer(tmp_path).spool.retention_hours == 48
+
+
+# -- broker ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://broker.example/x",
+        "amqp://10.0.0.1/x",
+        "amqp://127.0.0.1.example/x",
+        "amqp://localhost.example/x",
+        "amqp://0.0.0.0/x",
+        "amqp://[::]/x",
+        f"amqp://127.0.0.1:{CANARY}@broker.example/x",
+        "AMQP://broker.example/x",
+    ],
+)
+def test_clear_text_off_loopback_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="only to loopback") as caught:
+        broker(url)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://localhost/x", "amqp://127.9.9.9:1/x", "amqp://[::1]:5672/x", "amqp://LOCALHOST/x"]
+)
+def test_clear_text_on_loopback_is_taken(url: str) -> None:
+    broker(url, ca_file=None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "broker.example",
+        "http://broker.example/",
+        "amqps:///x",
+        f"amqps://relay:{CANARY}@/x",
+        f"amqps://relay:{CANARY}/x@broker.example/x",  # urllib: "Port could not be cast to integer value as ..."
+        f"amqps://relay:{CANARY}\u2100@broker.example/x",  # urllib: "netloc ... contains invalid characters"
+        f"amqps://relay:{CANARY}@broker.example:99999/x",
+        f"amqps://relay:{CANARY}@broker.example:0/x",
+        f"amqps://relay:{CANARY}@[broker/x",
+    ],
+)
+def test_an_unusable_broker_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValidationError, match="url must look like") as caught:
+        broker(url)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["?heartbeat=0", f"?ssl_options={CANARY}", f"#{CANARY}"])
+def test_options_in_the_broker_url_are_refused(ending: str) -> None:
+    """Pika would read them: no heartbeat, other TLS, or an error that is none of ours."""
+    with pytest.raises(ValidationError, match="nothing after the vhost") as caught:
+        broker(f"amqps://relay:x@broker.example/x{ending}")
+    assert CANARY not in str(caught.value)
+
+
+def test_tls_needs_a_ca_and_certificates_come_in_pairs() -> None:
+    with pytest.raises(ValidationError, match="ca_file is needed"):
+        broker("amqps://broker.example/x", ca_file=None)
+    for half in ("certificate_file", "key_file"):
+        with pytest.raises(ValidationError, match="belong together"):
+            broker("amqps://broker.example/x", **{half: "/x.pem"})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"amqps://relay:{CANARY}@broker.example:5671/passrelay", "amqps://broker.example:5671/passrelay"),
+        (f"amqps://{CANARY}@broker.example/%2F", "amqps://broker.example/%2F"),
+        (f"amqps://relay:{CANARY}@[::1]:5671/x", "amqps://[::1]:5671/x"),
+        (f"amqps://relay:{CANARY}@x@broker.example/x", "amqps://broker.example/x"),
+    ],
+)
+def test_the_shown_address_has_no_credentials(url: str, shown: str) -> None:
+    settings = broker(url)
+    assert settings.shown == shown
+    assert CANARY not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("localhost", True), ("127.0.0.1", True), ("127.255.0.1", True), ("::1", True), ("128.0.0.1", False), ("", False)],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+# -- domains, idm, metrics ---------------------------------------------------------------------------------------------
+
+DOMAIN_TABLE = CONSUMER[CONSUMER.index("[[domain]]") :]
+
+
+@pytest.mark.parametrize("again", [DOMAIN_TABLE, DOMAIN_TABLE.replace("lab.example", "LAB.example.")])
+def test_a_doubled_domain_is_refused(tmp_path: Path, again: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[\[domain\]\] lab\.example stands twice"):
+        consumer(tmp_path, CONSUMER + again)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('producers = ["dc1"]', "", "producers is empty"),
+        ('producers = ["dc1"]', 'producers = ["dc 1"]', "domain.0.producers.0"),
+        ('search_base = "cn=users,cn=accounts,dc=idm,dc=test"', "", "search_base is needed"),
+        ('sid = "S-1-5-21-1-2-3"', "", "sid is needed"),
+        (DOMAIN_TABLE, "", "domain: is needed and missing"),
+        ('servers = ["ldaps://idm1.example:636", "ldap://idm2.example"]', "servers = []", "idm.servers"),
+    ],
+)
+def test_a_consumer_without_what_it_needs_does_not_start(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        consumer(tmp_path, CONSUMER.replace(old, new))
+    assert message in str(caught.value)
+
+
+def test_a_timed_domain_needs_no_sid() -> None:
+    assert DomainSettings(name="hr.example", order=Order.TIME).sid is None
+    with pytest.raises(ValidationError, match="sid is needed"):
+        DomainSettings(name="lab.example")
+
+
+def match(template: str) -> DomainSettings:
+    return DomainSettings(name="x.example", order=Order.TIME, match=template)
+
+
+@pytest.mark.parametrize(
+    "template", ["(uid={sam})", "(|(uid={sam})(mail={upn}))", "(x={guid})", "(&(objectClass=person)(ntSid={sid}))"]
+)
+def test_match_filters_with_placeholders_are_taken(template: str) -> None:
+    assert match(template).match == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "(uid=alice)",  # every event would hit alice
+        "(objectClass=person)",
+        "(uid={user})",
+        "(uid={sam}{)",
+        "(uid={{sam}})",
+        "(uid={sam.__class__})",
+        "(uid={0})",
+        "uid={sam}",
+        "(uid={sam}",
+        "(uid={sam}))",
+        "(uid={sam})(cn={sam})",
+        "(uid={sam}))((cn={sam})",
+        ")uid={sam}(",
+        " (uid={sam})",
+        "",
+    ],
+)
+def test_match_filters_that_hit_anything_else_are_refused(template: str) -> None:
+    with pytest.raises(ValidationError, match="match"):
+        match(template)
+
+
+@pytest.mark.parametrize(
+    "url", ["ldaps://idm1.example", "ldaps://idm1.example:636/", "ldap://10.0.0.1:389", "ldaps://[::1]:1"]
+)
+def test_idm_addresses(url: str) -> None:
+    assert idm(servers=[url]).servers == (url,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "idm1.example",
+        "https://idm1.example",
+        "ldapi:///run/x",
+        "ldaps://",
+        "ldaps://idm1.example/dc=x",
+        "ldaps://idm1.example:99999",
+        "ldaps://idm1.example:x",
+        "ldaps://[idm1",
+        f"ldaps://uid=x:{CANARY}@idm1.example",
+        f"ldaps://{CANARY}@idm1.example",
+        f"ldaps://x:{CANARY}\u2100@idm1.example",
+        f"ldaps://x:{CANARY}/y@idm1.example",
+    ],
+)
+def test_unusable_idm_addresses_are_refused_without_showing_credentials(url: str) -> None:
+    with pytest.raises(ValidationError, match="must look like ldaps") as caught:
+        idm(servers=["ldaps://good", url])
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "listen", ["9464", ":9464", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:\u00b2", ""]
+)
+def test_unusable_metrics_addresses_are_refused(listen: str) -> None:
+    with pytest.raises(ValidationError):
+        MetricsSettings(listen=listen)
+
+
+def test_usable_metrics_addresses() -> None:
+    assert [MetricsSettings(listen=listen).listen for listen in ("127.0.0.1:0", "[::1]:9464")] == [
+        "127.0.0.1:0",
+        "[::1]:9464",
+    ]
+
+
+def test_the_samples_above_are_toml() -> None:
+    for text in (PRODUCER, CONSUMER, OPS):
+        tomllib.loads(text)
