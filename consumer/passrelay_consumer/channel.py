@@ -1,0 +1,295 @@
+"""The one module that acks: takes deliveries from the work queue and settles them once everything is confirmed.
+
+All of it runs on the broker session's thread, except `stop`, `abandon` and what is handed over through `_post`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+import pika
+from pika.channel import Channel
+
+from passrelay_consumer.disposition import waits_in_tier
+from passrelay_consumer.fault import Faults
+from passrelay_consumer.gate import Gate
+from passrelay_consumer.journal import wait_message
+from passrelay_consumer.ledger import Ledger
+from passrelay_consumer.metrics import ConsumerMetrics
+from passrelay_consumer.outcome import Delivery
+from passrelay_consumer.pool import Job, Pool
+from passrelay_schemas import topology
+from passrelay_schemas.broker import BrokerSession
+from passrelay_schemas.confirms import ConfirmTracker
+from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.message import Counters
+from passrelay_schemas.settings import ConsumerSettings
+
+DIRECTORY = "directory"
+BROKER = "broker"
+BRAKE = "brake"
+_SHORTEST_PAUSE_SECONDS = 1
+"""Giving back and taking again counts as a delivery: servers whose probe lies must not use up an event's count."""
+_BACKOFF_SECONDS = 5
+_LONGEST_HELD_SECONDS = 600
+"""The broker closes a channel after 30 minutes without an ack; long before, one whose confirms stay out is left."""
+_LOOK_SECONDS = 30
+
+
+class WaitsForServers(Protocol):
+    """What knows when IdM takes writes again."""
+
+    def wait_until_up(self, stop: threading.Event) -> None:
+        """Return when a server passes its probe, or at `stop`."""
+
+
+class EventChannel:
+    """Consumes until `stop`. A delivery is held from its arrival until it is acked, given back or lost.
+
+    Consuming stops for a named reason and goes on when no reason is left: DIRECTORY while no server takes writes,
+    BROKER for some seconds after a refused publish, BRAKE until the process is started again.
+    """
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        *,
+        name: str,
+        pool: Pool,
+        servers: WaitsForServers,
+        ledger: Ledger,
+        metrics: ConsumerMetrics,
+        faults: Faults,
+        log: Log,
+    ) -> None:
+        self._prefetch = settings.consumer.held
+        self._pool = pool
+        self._gate = Gate(pool)
+        self._servers = servers
+        self._ledger = ledger
+        self._metrics = metrics
+        self._faults = faults
+        self._log = log
+        self._session = BrokerSession(
+            settings.broker, name=name, on_open=faults.guard(self._opened), on_close=faults.guard(self._closed), log=log
+        )
+        self._stopping = threading.Event()
+        self._paused: set[str] = set()
+        self._channel: Any = None
+        self._consumer_tag: str | None = None
+        self._confirms: ConfirmTracker[Job] = ConfirmTracker()
+        self._held: dict[int, Job] = {}
+        self._posted: deque[Job | str] = deque()
+        self._awake = False
+        self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve on this thread until `stop` or `abandon`."""
+        self._pool.start(self._post, self._faults)
+        self._session.run()
+
+    def stop(self) -> None:
+        """From any thread: take nothing more, settle what workers have begun, give back the rest, then end."""
+        self._stopping.set()
+        self._session.call(self._faults.guard(self._begin_stop))
+        if self._channel is None:
+            self._session.stop()
+
+    def abandon(self) -> None:
+        """From any thread: end at once; the broker hands out again what is held."""
+        self._stopping.set()
+        self._session.stop()
+
+    def _begin_stop(self) -> None:
+        self._withdraw()
+        self._end_if_stopped()
+
+    def _end_if_stopped(self) -> None:
+        if self._stopping.is_set() and not self._held:
+            self._session.stop()
+
+    def _opened(self, channel: Channel) -> None:
+        guard = self._faults.guard
+        self._channel = channel
+        channel.add_callback(guard(self._confirmed), [pika.spec.Basic.Ack, pika.spec.Basic.Nack], one_shot=False)
+        channel.add_on_return_callback(guard(self._returned))
+        # The broker cancels a consumer whose queue was deleted: begin anew, which reports what is missing.
+        channel.add_on_cancel_callback(lambda _: channel.close())
+        channel.basic_qos(prefetch_count=self._prefetch)
+        self._resume(BROKER)
+        self._consume()
+        self._take_posted()  # what was posted while nobody could be woken
+        self._look_at_age(channel)
+        self._end_if_stopped()
+
+    def _closed(self) -> None:
+        for job in self._held.values():
+            job.lost = True
+        self._held.clear()
+        self._gate.lost()
+        self._confirms = ConfirmTracker()
+        self._channel = self._consumer_tag = None
+        self._end_if_stopped()
+
+    @property
+    def _usable(self) -> bool:
+        return self._channel is not None and bool(self._channel.is_open)
+
+    def _look_at_age(self, channel: Channel) -> None:
+        if channel is not self._channel or not self._usable:
+            return
+        oldest = next(iter(self._held.values()), None)
+        if oldest and utc_now() - oldest.delivery.received_at > timedelta(seconds=_LONGEST_HELD_SECONDS):
+            why = f"a delivery is not settled after {_LONGEST_HELD_SECONDS} s: a confirm or a worker is stuck"
+            self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's streams and its disk")
+            channel.close()
+            return
+        self._session.call_later(_LOOK_SECONDS, self._faults.guard(lambda: self._look_at_age(channel)))
+
+    # -- in -----------------------------------------------------------------------------------------------------
+
+    def _consume(self) -> None:
+        if self._usable and self._consumer_tag is None and not self._paused and not self._stopping.is_set():
+            self._consumer_tag = self._channel.basic_consume(topology.EVENTS, self._faults.guard(self._message))
+
+    def _message(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        job = Job(method.delivery_tag, Delivery(body, Counters.of(properties), utc_now()))
+        self._held[job.tag] = job
+        self._gate.arrived(job)
+
+    def _post(self, item: Job | str) -> None:
+        """From any thread: a job that a worker is done with, or a pause that may end. One wake-up serves many."""
+        self._posted.append(item)
+        if not self._awake:
+            self._awake = True
+            self._session.call(self._wake_up)
+
+    def _take_posted(self) -> None:
+        self._awake = False  # before the first look, so that nothing posted from now on goes unnoticed
+        while self._posted:
+            item = self._posted.popleft()
+            if isinstance(item, str):
+                self._resume(item)
+            else:
+                self._answered(item)
+        if self._usable:
+            self._gate.feed()
+
+    def _answered(self, job: Job) -> None:
+        self._gate.answered(job)
+        if job.lost or not self._usable:
+            return
+        self._metrics.handled(job.seconds)
+        if job.hold is None:
+            self._advance(job)
+            return
+        begins = self._pause(DIRECTORY, job.hold.why)
+        self._give_back(job)  # after the cancel, or it would come straight back
+        if begins and not self._stopping.is_set():
+            wait = self._faults.guard(self._await_directory)
+            threading.Thread(target=wait, name="await-directory", daemon=True).start()
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, job: Job) -> None:
+        """Publish the job's next message, or ack it when all are confirmed."""
+        if job.messages:
+            message = job.messages.pop(0)
+            self._channel.basic_publish(
+                message.exchange, message.routing_key, message.body, message.properties, mandatory=True
+            )
+            self._confirms.published(message.key, job)
+            return
+        self._channel.basic_ack(job.tag)
+        if job.disposition is not None and self._ledger.settled(job.disposition):
+            self._pause(BRAKE, "too many dead letters of one reason in a row")
+        self._forget(job)
+
+    def _confirmed(self, frame: Any) -> None:
+        if not self._usable:
+            return
+        method = frame.method
+        settled = self._confirms.confirmed(
+            method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
+        )
+        for job in settled.safe:
+            self._advance(job)
+        for job in settled.failed:
+            self._refused(job)
+        self._gate.feed()
+
+    def _returned(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        self._confirms.returned(f"{method.exchange} {method.routing_key} {properties.message_id}")
+        self._log.error(
+            Action.PUBLISH_RETURNED,
+            exchange=method.exchange,
+            routing_key=method.routing_key,
+            repair="no queue is bound there: run `passrelay topology apply`",
+        )
+
+    def _refused(self, job: Job) -> None:
+        """A message of this job is not safe: the whole delivery goes back."""
+        begins = self._pause(BROKER, "a publish was returned or refused: is a queue or stream missing or full?")
+        self._requeue(job)
+        if begins:
+            self._session.call_later(_BACKOFF_SECONDS, self._faults.guard(lambda: self._resume(BROKER)))
+
+    def _give_back(self, job: Job) -> None:
+        if waits_in_tier(job.delivery.counters):
+            job.messages, job.disposition = [wait_message(job.delivery)], None
+            self._advance(job)
+        else:
+            self._requeue(job)
+
+    def _requeue(self, job: Job) -> None:
+        self._channel.basic_nack(job.tag, requeue=True)
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        del self._held[job.tag]
+        self._gate.settled(job)
+        self._end_if_stopped()
+
+    # -- pause and resume ---------------------------------------------------------------------------------------
+
+    def _pause(self, reason: str, why: str) -> bool:
+        """Stop consuming for a reason; False when it is a reason already."""
+        if reason in self._paused:
+            return False
+        self._paused.add(reason)
+        self._metrics.paused(reason, on=True)
+        self._log.warning(Action.PAUSED, reason=reason, why=why)
+        self._withdraw()
+        return True
+
+    def _withdraw(self) -> None:
+        """Cancel the consumer and give back what no worker has begun."""
+        if not self._usable:
+            return
+        if self._consumer_tag is not None:
+            # Without waiting for the answer: pika itself gives back what still arrives.
+            self._channel.basic_cancel(self._consumer_tag)
+            self._consumer_tag = None
+        for job in self._gate.withdraw():
+            self._give_back(job)
+
+    def _resume(self, reason: str) -> None:
+        if reason not in self._paused:
+            return
+        self._paused.discard(reason)
+        self._metrics.paused(reason, on=False)
+        self._log.info(Action.RESUMED, reason=reason)
+        self._consume()
+
+    def _await_directory(self) -> None:
+        if not self._stopping.wait(_SHORTEST_PAUSE_SECONDS):
+            self._servers.wait_until_up(self._stopping)
+        if not self._stopping.is_set():
+            self._post(DIRECTORY)

@@ -1,0 +1,117 @@
+"""The messages that an outcome leads to: its record for the journal or dead stream, or its envelope for a tier."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import pika
+
+from passrelay_consumer.disposition import Disposition, Later
+from passrelay_consumer.outcome import Delivery, Outcome
+from passrelay_schemas import topology
+from passrelay_schemas.envelope import Envelope
+from passrelay_schemas.errors import EventError
+from passrelay_schemas.event_id import captured_at
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import KeyUse
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.message import envelope_properties, record_properties
+from passrelay_schemas.record import Record, envelope_text, note_text
+from passrelay_schemas.sealing import seal_note
+from passrelay_schemas.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to be published with a confirm."""
+
+    exchange: str
+    routing_key: str
+    properties: pika.BasicProperties
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        """What a basic.return is matched by; the exchange tells the copies of one event apart."""
+        return f"{self.exchange} {self.routing_key} {self.properties.message_id}"
+
+
+class Journal:
+    """Builds messages; safe for any number of threads. Without an enrolled ops key records have no notes."""
+
+    def __init__(self, keyring: Keyring, log: Log) -> None:
+        self._keyring = keyring
+        if keyring.newest(KeyUse.OPS) is None:
+            log.warning(
+                Action.KEYRING_FAULT,
+                why=f"key directory {keyring.directory}: no active ops key, so records have no account names",
+                repair="make one with `passrelay keys init` on the operator's host and enroll its document here",
+            )
+
+    def messages(self, disposition: Disposition, delivery: Delivery) -> tuple[Message, ...]:
+        """What is to be published, one confirmed before the next is sent, before the delivery may be acked."""
+        outcome = disposition.outcome
+        event_id = outcome.header.event_id if outcome.header else made_up_id(delivery.body)
+        note = self._note(outcome, event_id)
+        if isinstance(disposition, Later):
+            properties = envelope_properties(
+                outcome.header,
+                attempt=disposition.attempt,
+                replays=delivery.counters.replays,
+                reason=outcome.reason,
+                note=note,
+            )
+            return (Message(topology.RETRY, disposition.tier.name, properties, delivery.body),)
+        record = _record(outcome, delivery, event_id, note)
+        properties, body = record_properties(record), record.encode()
+        journal = Message(topology.JOURNAL, "", properties, body)
+        if outcome.verdict is Verdict.DEAD:
+            # The letter first: a journal that calls an event dead must never be all that is left of it.
+            return Message(topology.DEAD, "", properties, body), journal
+        return (journal,)
+
+    def _note(self, outcome: Outcome, event_id: UUID) -> str | None:
+        ops_key = self._keyring.newest(KeyUse.OPS)
+        if ops_key is None or (outcome.account is None and outcome.guid is None and not outcome.diagnostic):
+            return None
+        text = note_text(account=outcome.account, guid=outcome.guid, diagnostic=outcome.diagnostic)
+        return seal_note(text, event_id=event_id, ops_key=ops_key)
+
+
+def _record(outcome: Outcome, delivery: Delivery, event_id: UUID, note: str | None) -> Record:
+    header = outcome.header
+    return Record(
+        event_id=event_id,
+        producer=header.producer if header else None,
+        domain=header.domain if header else None,
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        server=outcome.server,
+        attempts=delivery.counters.attempt + 1,
+        replays=delivery.counters.replays,
+        captured_at=captured_at(event_id) if header else None,
+        received_at=delivery.received_at,
+        applied_at=outcome.applied_at,
+        note=note,
+        envelope=envelope_text(delivery.body),
+    )
+
+
+def made_up_id(body: bytes) -> UUID:
+    """The id of what has none: shaped like a random one, but the same each time, so that records stay idempotent."""
+    return UUID(bytes=hashlib.sha256(body).digest()[:16], version=4)
+
+
+def wait_message(delivery: Delivery) -> Message:
+    """The delivery as it came, for the first tier: it was not tried, so its attempt stays."""
+    counters = delivery.counters
+    try:
+        header = Envelope.parse(delivery.body).header
+    except EventError:
+        header = None
+    properties = envelope_properties(
+        header, attempt=counters.attempt, replays=counters.replays, reason=counters.reason, note=counters.note
+    )
+    return Message(topology.RETRY, topology.TIERS[0].name, properties, delivery.body)

@@ -1,0 +1,58 @@
+"""The consumer's metrics. No label ever holds an account."""
+
+from __future__ import annotations
+
+from passrelay_consumer.directory import ProbeResult
+from passrelay_consumer.outcome import Outcome
+from passrelay_schemas.filetime import to_unix_seconds
+from passrelay_schemas.metrics import CommonMetrics
+from passrelay_schemas.verdict import Verdict
+
+STAGE = "consume"
+CHECKS = ("connect", "bind", "write", "expiry")
+"""What a probe looks at, in this order."""
+
+
+class ConsumerMetrics(CommonMetrics):
+    """CommonMetrics and what only a consumer knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end_to_end = self.histogram(
+            "passrelay_end_to_end_seconds", "From the change in AD to its write in IdM, as the two clocks have it"
+        )
+        self.directory_up = self.gauge("passrelay_directory_up", "1 when the server takes writes", ["server"])
+        self.directory_probe = self.gauge(
+            "passrelay_directory_probe", "1 when the server passed this check of its last probe", ["server", "check"]
+        )
+        self.consumer_paused = self.gauge(
+            "passrelay_consumer_paused", "1 while nothing is consumed for this reason", ["reason"]
+        )
+        self.last_apply = self.gauge(
+            "passrelay_last_apply_timestamp_seconds", "When a password was last written to IdM (Unix time)"
+        )
+        self._handle_seconds = self.stage_seconds.labels("handle")
+
+    def handled(self, seconds: float) -> None:
+        """One delivery's time on a worker."""
+        self._handle_seconds.observe(seconds)
+
+    def settled(self, outcome: Outcome) -> None:
+        """One outcome that is on record (or in its tier) and acked."""
+        self.events.labels(STAGE, outcome.verdict.value, outcome.reason or "").inc()
+        if outcome.verdict is Verdict.APPLIED and outcome.applied_at is not None:
+            applied = outcome.applied_at.timestamp()
+            self.last_apply.set(applied)
+            if outcome.changed_at is not None:
+                self.end_to_end.observe(max(0.0, applied - to_unix_seconds(outcome.changed_at)))
+
+    def probed(self, server: str, result: ProbeResult) -> None:
+        """One probe; a check that was not reached was not passed."""
+        self.directory_up.labels(server).set(1 if result.ok else 0)
+        passed = len(CHECKS) if result.check is None else CHECKS.index(result.check)
+        for number, check in enumerate(CHECKS):
+            self.directory_probe.labels(server, check).set(1 if number < passed else 0)
+
+    def paused(self, reason: str, *, on: bool) -> None:
+        """Consuming stopped or went on."""
+        self.consumer_paused.labels(reason).set(1 if on else 0)

@@ -1,0 +1,147 @@
+"""Worker threads: each takes deliveries, asks its own handler, and prepares everything that the channel will send."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from passrelay_consumer.disposition import Disposition, dispose, is_poison, poison, unopened
+from passrelay_consumer.fault import Faults, describe
+from passrelay_consumer.journal import Journal, Message
+from passrelay_consumer.outcome import Delivery, Hold, Outcome
+from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.verdict import Reason, Verdict
+
+_JOIN_SECONDS = 10
+
+
+class Handles(Protocol):
+    """What decides one delivery; used by one thread."""
+
+    def handle(self, delivery: Delivery) -> Outcome | Hold:
+        """The outcome, or Hold when no server can take writes. Never raises for bad input."""
+
+    def close(self) -> None:
+        """Give up its connection."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One delivery on its way through this consumer. A worker fills in the answer, then hands it back."""
+
+    tag: int
+    delivery: Delivery
+    lost: bool = False
+    """Its channel is gone: the broker hands the delivery out again, so nothing may come of this one."""
+    answered: bool = False
+    """Its worker has handed it back."""
+    hold: Hold | None = None
+    disposition: Disposition | None = None
+    messages: list[Message] = field(default_factory=list)
+    """What is still to be published and confirmed before the ack."""
+    seconds: float = 0
+
+
+class Pool:
+    """A fixed number of workers. `submit` and `recall` are the channel's; `report` is called on workers' threads."""
+
+    def __init__(
+        self, make_handler: Callable[[], Handles], workers: int, *, journal: Journal, horizon: timedelta, log: Log
+    ) -> None:
+        self._make_handler = make_handler
+        self._workers = workers
+        self._journal = journal
+        self._horizon = horizon
+        self._log = log
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, report: Callable[[Job], None], faults: Faults) -> None:
+        """Start the threads; each job comes back once through `report`, lost ones too."""
+        work = faults.guard(self._work)
+        self._threads = [
+            threading.Thread(target=work, args=(report,), name=f"worker-{number}", daemon=True)
+            for number in range(self._workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to whichever worker is free."""
+        self._inbox.put(job)
+
+    def recall(self) -> list[Job]:
+        """Take back every job that no worker has begun; these are not reported."""
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._inbox.get_nowait()
+                if job is not None:
+                    jobs.append(job)
+        return jobs
+
+    def close(self) -> None:
+        """End the workers after the jobs they have begun; those that hang on are left to the end of the process."""
+        self.recall()
+        for _ in self._threads:
+            self._inbox.put(None)
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0, deadline - time.monotonic()))
+
+    def _work(self, report: Callable[[Job], None]) -> None:
+        handler = self._make_handler()
+        try:
+            while (job := self._inbox.get()) is not None:
+                if not job.lost and not self._do(job, handler):
+                    # A connection that an exception has left in an unknown state is not used again.
+                    with contextlib.suppress(Exception):
+                        handler.close()
+                    handler = self._make_handler()
+                report(job)
+        finally:
+            handler.close()
+
+    def _do(self, job: Job, handler: Handles) -> bool:
+        """Fill in the answer; False when the handler failed in a way that it never should."""
+        began = time.perf_counter()
+        healthy, delivery = True, job.delivery
+        answer: Outcome | Hold
+        if is_poison(delivery.counters):
+            answer = poison(delivery.body)
+        else:
+            try:
+                answer = handler.handle(delivery)
+            except Exception as error:  # noqa: BLE001 - a bug must cost one event some minutes, not everybody the service
+                healthy = False
+                answer = self._failed(delivery, error)
+        if isinstance(answer, Hold):
+            job.hold = answer
+        else:
+            job.disposition = dispose(
+                answer,
+                delivery.counters,
+                received_at=delivery.received_at,
+                now=utc_now(),
+                horizon=self._horizon,
+            )
+            job.messages = list(self._journal.messages(job.disposition, delivery))
+        job.seconds = time.perf_counter() - began
+        return healthy
+
+    def _failed(self, delivery: Delivery, error: Exception) -> Outcome:
+        outcome = unopened(delivery.body, verdict=Verdict.RETRY, reason=Reason.REFUSED, diagnostic=type(error).__name__)
+        self._log.error(
+            Action.INTERNAL_ERROR,
+            **describe(error),
+            event_id=str(outcome.header.event_id) if outcome.header else None,
+            repair="report this line; the event is tried again",
+        )
+        return outcome

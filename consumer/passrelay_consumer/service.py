@@ -1,0 +1,161 @@
+"""The consumer process: threads, signals, the keyring's refresh, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from passrelay_consumer.brake import Brake
+from passrelay_consumer.channel import EventChannel, WaitsForServers
+from passrelay_consumer.fault import Faults
+from passrelay_consumer.handler import Handler
+from passrelay_consumer.journal import Journal
+from passrelay_consumer.ledger import Ledger
+from passrelay_consumer.metrics import ConsumerMetrics
+from passrelay_consumer.pool import Handles, Pool
+from passrelay_consumer.servers import Servers
+from passrelay_schemas import __version__
+from passrelay_schemas.errors import ConfigurationError, KeyFileError
+from passrelay_schemas.hygiene import forbid_core_dumps
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.settings import ConsumerSettings
+
+_REFRESH_SECONDS = 2
+_END_SECONDS = 60
+"""How long a clean end may take: what a worker has in hand ends within LDAP's timeouts. systemd kills after 90 s."""
+
+
+class Service:
+    """One consumer with its broker session and workers."""
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        *,
+        keyring: Keyring,
+        make_handler: Callable[[], Handles],
+        servers: WaitsForServers,
+        metrics: ConsumerMetrics,
+        log: Log,
+    ) -> None:
+        self._keyring = keyring
+        self._metrics = metrics
+        self._log = log
+        self._keyring_fault = ""
+        # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._faults = Faults(log, self.stop)
+        self._pool = Pool(
+            make_handler,
+            settings.consumer.workers,
+            journal=Journal(keyring, log),
+            horizon=timedelta(hours=settings.idm.horizon_hours),
+            log=log,
+        )
+        self._channel = EventChannel(
+            settings,
+            name=f"passrelay consumer {socket.gethostname()} {os.getpid()}",
+            pool=self._pool,
+            servers=servers,
+            ledger=Ledger(metrics, Brake(settings.consumer.brake), log),
+            metrics=metrics,
+            faults=self._faults,
+            log=log,
+        )
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> None:
+        """One more thread, whose unexpected exceptions end the process."""
+        threading.Thread(target=self._faults.guard(target), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask for the end; safe in a signal handler and from any thread."""
+        self._wakes.put(None)
+
+    def serve(self) -> int:
+        """Consume until `stop`: 0 after a clean end, 1 after an unexpected exception in any thread."""
+        broker = threading.Thread(target=self._faults.guard(self._channel.run), name="broker", daemon=True)
+        broker.start()
+        while not self._stop_was_asked():
+            self._refresh_keys()
+        if not self._faults.happened:
+            self._channel.stop()
+            broker.join(_END_SECONDS)
+        self._channel.abandon()
+        broker.join(_END_SECONDS)
+        self._pool.close()
+        return 1 if self._faults.happened else 0
+
+    def _stop_was_asked(self) -> bool:
+        try:
+            self._wakes.get(timeout=_REFRESH_SECONDS)
+        except queue.Empty:
+            return False
+        return True
+
+    def _refresh_keys(self) -> None:
+        try:
+            changed = self._keyring.refresh()
+        except KeyFileError as error:
+            if str(error) != self._keyring_fault:
+                self._keyring_fault = str(error)
+                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then the keys read before count")
+            return
+        self._keyring_fault = ""
+        if changed:
+            self._log.info(Action.KEYRING_READ, directory=str(self._keyring.directory))
+            self._metrics.watch_keys(self._keyring)
+
+
+def run(settings: ConsumerSettings) -> int:
+    """Consume until SIGTERM or SIGINT; the process's exit code. ConfigurationError when it cannot start."""
+    forbid_core_dumps()
+    log = Log("consumer")
+    _check_private(settings.idm.password_file)
+    keyring = Keyring(settings.keys.directory)
+    metrics = ConsumerMetrics()
+    metrics.watch_keys(keyring)
+    metrics.watch_certificates(settings.broker, settings.idm.ca_file)
+    servers = Servers(settings.idm, log=log, on_probe=metrics.probed)
+    service = Service(
+        settings,
+        keyring=keyring,
+        make_handler=lambda: Handler(settings, keyring=keyring, servers=servers),
+        servers=servers,
+        metrics=metrics,
+        log=log,
+    )
+    stop_page = metrics.serve(settings.metrics, log)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.start_thread("watch-servers", lambda: servers.watch(ended))
+    log.info(Action.STARTED, version=__version__, workers=settings.consumer.workers, prefetch=settings.consumer.held)
+    try:
+        code = service.serve()
+    finally:
+        ended.set()
+        stop_page()
+    log.info(Action.STOPPED, exit_code=code)
+    return code
+
+
+def _check_private(path: Path) -> None:
+    """ConfigurationError unless the file can be read, and by its owner alone."""
+    try:
+        mode = path.stat().st_mode & 0o777
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"[idm] password_file {path}: cannot be read ({error.strerror})") from None
+    if os.name == "posix" and mode & 0o077:
+        raise ConfigurationError(
+            f"[idm] password_file {path}: mode {mode:04o} lets others read it: `chmod 600 {path}`, and change the "
+            "password if they did"
+        )

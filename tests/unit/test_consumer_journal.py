@@ -1,0 +1,130 @@
+"""The messages that outcomes lead to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from passrelay_consumer.disposition import Final, Later
+from passrelay_consumer.journal import Journal, made_up_id, wait_message
+from passrelay_consumer.outcome import Delivery, Outcome
+from passrelay_schemas import topology
+from passrelay_schemas.envelope import ProtectedHeader
+from passrelay_schemas.event_id import captured_at, new_event_id
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import KeyDocument, KeyUse, generate, write_private, write_public
+from passrelay_schemas.logs import Log
+from passrelay_schemas.message import NOTE, REPLAYS, Counters
+from passrelay_schemas.record import decode, parse_note
+from passrelay_schemas.sealing import open_note
+from passrelay_schemas.verdict import Verdict
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+BODY = b"the envelope as it came"
+
+
+@pytest.fixture
+def ops(tmp_path: Path) -> KeyDocument:
+    document, private = generate(KeyUse.OPS)
+    write_public(tmp_path, document)
+    write_private(tmp_path, document, private)
+    return document
+
+
+@pytest.fixture
+def keyring(tmp_path: Path, ops: KeyDocument) -> Keyring:
+    return Keyring(tmp_path)
+
+
+@pytest.fixture
+def journal(keyring: Keyring) -> Journal:
+    return Journal(keyring, Log("consumer"))
+
+
+def outcome(verdict: Verdict, reason: str | None = None) -> Outcome:
+    header = ProtectedHeader(
+        suite="s", recipient_key_id="a" * 24, producer="dc1", domain="lab.example", event_id=new_event_id()
+    )
+    return Outcome(
+        verdict, reason, "the server's words", header=header, account="anna", guid=uuid4(), server="ldaps://i:636"
+    )
+
+
+def delivery(counters: Counters | None = None) -> Delivery:
+    return Delivery(BODY, counters or Counters(attempt=2, replays=1), NOW)
+
+
+def test_an_applied_event_is_one_record_in_the_journal(journal: Journal, keyring: Keyring, ops: KeyDocument) -> None:
+    applied = replace(outcome(Verdict.APPLIED), applied_at=NOW)
+    (message,) = journal.messages(Final(applied), delivery())
+    record = decode(message.body)
+    assert applied.header is not None
+    event_id = applied.header.event_id
+    assert (message.exchange, message.routing_key) == (topology.JOURNAL, "")
+    assert (record.event_id, record.producer, record.domain) == (event_id, "dc1", "lab.example")
+    assert (record.verdict, record.server, record.attempts, record.replays) == ("applied", "ldaps://i:636", 3, 1)
+    assert (record.captured_at, record.received_at, record.applied_at) == (captured_at(event_id), NOW, NOW)
+    assert record.envelope_bytes == BODY
+    assert b"anna" not in message.body
+    assert record.note is not None
+    note = open_note(record.note, event_id=event_id, opener=keyring.opener(ops.key_id, KeyUse.OPS))
+    assert parse_note(note) == ("anna", applied.guid, "the server's words")
+
+
+def test_a_dead_event_goes_to_the_dead_stream_before_the_journal(journal: Journal) -> None:
+    messages = journal.messages(Final(outcome(Verdict.DEAD, "policy")), delivery())
+    assert [message.exchange for message in messages] == [topology.DEAD, topology.JOURNAL]
+    assert messages[0].body == messages[1].body
+    assert decode(messages[0].body).reason == "policy"
+
+
+def test_a_later_one_is_its_envelope_with_properties_built_anew(journal: Journal) -> None:
+    retry = outcome(Verdict.RETRY, "user_missing")
+    (message,) = journal.messages(Later(retry, topology.TIERS[2], 3), delivery())
+    assert (message.exchange, message.routing_key, message.body) == (topology.RETRY, "10m", BODY)
+    counters = Counters.of(message.properties)
+    assert (counters.attempt, counters.replays, counters.reason, counters.deliveries) == (3, 1, "user_missing", 0)
+    assert counters.note is not None
+    assert "anna" not in counters.note
+    assert retry.header is not None
+    assert message.properties.message_id == str(retry.header.event_id)
+
+
+def test_what_cannot_be_parsed_has_the_same_made_up_id_each_time(journal: Journal) -> None:
+    garbage = replace(outcome(Verdict.DEAD, "malformed"), header=None)
+    first, second = (decode(journal.messages(Final(garbage), delivery())[0].body) for _ in range(2))
+    assert first.event_id == second.event_id == made_up_id(BODY)
+    assert first.event_id.version == 4
+    assert made_up_id(BODY + b"x") != first.event_id
+    assert (first.producer, first.domain, first.captured_at) == (None, None, None)
+    assert first.envelope_bytes == BODY
+
+
+def test_waiting_out_an_outage_is_no_attempt_and_carries_only_what_is_allowed() -> None:
+    message = wait_message(delivery(Counters(attempt=1, replays=2, deliveries=7, reason="refused", note="k.n")))
+    assert (message.exchange, message.routing_key) == (topology.RETRY, "15s")
+    assert Counters.of(message.properties) == Counters(attempt=1, replays=2, reason="refused", note="k.n")
+    assert set(message.properties.headers) <= {"x-passrelay-attempt", "x-passrelay-reason", REPLAYS, NOTE}
+
+
+def test_without_an_ops_key_there_is_one_warning_and_no_note(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    folder.mkdir()
+    with capture_logs() as lines:
+        journal = Journal(Keyring(folder), Log("consumer"))
+        (message,) = journal.messages(Final(outcome(Verdict.APPLIED)), delivery())
+    assert decode(message.body).note is None
+    assert [(line["log_level"], line["action"]) for line in lines] == [("warning", "keyring_fault")]
+
+
+def test_the_key_of_a_message_tells_an_events_copies_apart(journal: Journal) -> None:
+    dead = outcome(Verdict.DEAD, "policy")
+    keys = {message.key for message in journal.messages(Final(dead), delivery())}
+    keys.add(journal.messages(Later(dead, topology.TIERS[0], 1), delivery())[0].key)
+    assert len(keys) == 3
+    assert isinstance(made_up_id(b""), UUID)
