@@ -1,6 +1,6 @@
 """Capture on a Samba domain controller: DirSync tells which accounts changed, one search each tells everything.
 
-The database is asked for its highest USN at short intervals; DirSync runs only when that moved. Nothing is remembered
+The database is asked at short intervals whether it moved; DirSync runs only when it did. Nothing is remembered
 here but the cursor: what the spool did not commit is read again.
 """
 
@@ -18,6 +18,7 @@ from uuid import UUID
 from passrelay_producer.sources import AccountState, Memory, Page, Pending, Result
 from passrelay_producer.sources.samba_change import decide
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory
+from passrelay_producer.sources.samba_pulse import Pulse
 from passrelay_producer.supplemental import OpenPgpKeyFile
 from passrelay_schemas.errors import ConfigurationError, KeyFileError
 from passrelay_schemas.event import PasswordChanged
@@ -92,16 +93,17 @@ class SambaSource:
         """Changes as they come, until `stop`; a cursor that stands in a page is safe to commit with it."""
         cursor = Cursor.parse(memory.cursor())
         self._report_key()
-        with SambaDirectory(self._settings.ldapi_path) as directory:
+        path = self._settings.ldapi_path
+        with Pulse(path) as pulse, SambaDirectory(path) as directory:
             watch = _Watch(self._key)
             saved, saved_at = cursor, time.monotonic()
             while not stop.is_set():
-                usn = directory.highest_usn()
+                yield from self._waiting(directory, memory, cursor, watch.waiting(memory))
+                more = watch.due(pulse.moved())
+                usn = directory.highest_usn() if more else cursor.usn
                 if cursor.restored(directory.invocation_id, usn):
                     self._log.warning(Action.SOURCE_RESTORED, usn=usn, cursor_usn=cursor.usn)
                     cursor = Cursor(b"", directory.invocation_id, usn)
-                yield from self._waiting(directory, memory, cursor, watch.due(memory))
-                more = watch.moved(usn)
                 while more and not stop.is_set():
                     started = time.monotonic()
                     changes = directory.changes(cursor.cookie)
@@ -197,30 +199,31 @@ class SambaSource:
 
 
 class _Watch:
-    """When to ask for more than the highest USN."""
+    """When to ask for more than whether the database moved."""
 
     def __init__(self, key: OpenPgpKeyFile) -> None:
         self._key = key
         self._key_state: tuple[int, ...] | None = None
-        self._usn = -1
+        self._moved = True
         self._full_due = 0.0
         self._rest_until = 0.0
         self._sweep_due = 0.0
         self._sweep: deque[UUID] = deque()
 
-    def moved(self, usn: int) -> bool:
+    def due(self, moved: bool) -> bool:
         """True when DirSync should run now."""
         now = time.monotonic()
-        if now < self._rest_until or (usn == self._usn and now < self._full_due):
+        self._moved = self._moved or moved
+        if now < self._rest_until or not (self._moved or now >= self._full_due):
             return False
-        self._usn, self._full_due = usn, now + FULL_SECONDS
+        self._moved, self._full_due = False, now + FULL_SECONDS
         return True
 
     def rest(self, seconds: float) -> None:
         """A DirSync took so long."""
         self._rest_until = time.monotonic() + REST * seconds
 
-    def due(self, memory: Memory) -> list[UUID]:
+    def waiting(self, memory: Memory) -> list[UUID]:
         """Pending accounts to read again: all at the start and when the key file changed, else some now and then."""
         state, now = self._key.state, time.monotonic()
         if state != self._key_state:
