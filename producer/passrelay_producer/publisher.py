@@ -79,7 +79,7 @@ class Publisher:
         self._after = 0
         self._failures = 0
         self._pausing = False
-        self._troubles: set[Action] = set()
+        self._troubles: set[str] = set()  # what does not work now, by step
         self._woken = threading.Event()
         spool.watch(self._wake)
 
@@ -142,7 +142,7 @@ class Publisher:
             if self._failures and not self._pausing:
                 self._failures = 0
                 self._log.info(Action.RESUMED, exchange=topology.EVENTS)
-        if (len(self._safe) >= _MARK_ROWS or not len(self._tracker)) and Action.SPOOL_FULL not in self._troubles:
+        if (len(self._safe) >= _MARK_ROWS or not len(self._tracker)) and "mark" not in self._troubles:
             self._mark()
         if not self._ready or len(self._tracker) <= WINDOW // 2:
             self._work()
@@ -173,25 +173,17 @@ class Publisher:
 
     def _publish(self, channel: Channel, queued: QueuedEvent) -> bool:
         header = queued.event.header
-        try:
-            signer = self._identity.signer(header.producer)
-        except KeyFileError as error:
-            self._trouble(Action.KEYRING_FAULT, str(error), repair="events wait in the spool until the key is there")
+        with self._trying("sign"):
+            body = self._identity.signer(header.producer).sign(queued.event, signed_at=utc_now())
+        if "sign" in self._troubles:
             return False
-        self._troubles.discard(Action.KEYRING_FAULT)
-        channel.basic_publish(
-            topology.EVENTS,
-            "",
-            signer.sign(queued.event, signed_at=utc_now()),
-            envelope_properties(header),
-            mandatory=True,
-        )
+        channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=True)
         self._tracker.published(str(header.event_id), queued.seq)
         return True
 
     def _read(self) -> bool:
         found: list[QueuedEvent] = []
-        with self._spool_trouble():
+        with self._trying("read"):
             found = self._spool.queued(self._after, WINDOW + len(self._held))
         if not found:
             return False
@@ -209,26 +201,23 @@ class Publisher:
         if not self._safe:
             return
         # On failure they stay in `_safe`, and the next tick tries again: they are on the broker, not to be repeated.
-        with self._spool_trouble():
+        with self._trying("mark"):
             self._spool.mark_published(self._safe)
             self._held.difference_update(self._safe)
             self._safe = []
 
     @contextmanager
-    def _spool_trouble(self) -> Iterator[None]:
-        """A spool that cannot be used now is reported; the next tick tries again."""
+    def _trying(self, step: str) -> Iterator[None]:
+        """A key or spool that cannot be used now is reported once per episode; the next tick tries again."""
         try:
             yield
-        except UnavailableError as error:
-            self._trouble(Action.SPOOL_FULL, str(error), repair="free space on the spool's disk")
+        except (KeyFileError, UnavailableError) as error:
+            if step not in self._troubles:
+                action = Action.KEYRING_FAULT if isinstance(error, KeyFileError) else Action.SPOOL_FULL
+                self._log.error(action, why=str(error), repair="events wait in the spool until that is repaired")
+            self._troubles.add(step)
         else:
-            self._troubles.discard(Action.SPOOL_FULL)
-
-    def _trouble(self, action: Action, why: str, *, repair: str) -> None:
-        """Log once per episode."""
-        if action not in self._troubles:
-            self._troubles.add(action)
-            self._log.error(action, why=why, repair=repair)
+            self._troubles.discard(step)
 
     def _refused(self, action: Action, *, why: str, repair: str) -> None:
         """Pause after a return or nack, once for all that are in flight; logged once per episode."""
