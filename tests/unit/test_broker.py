@@ -77,8 +77,9 @@ def test_a_user_in_the_url_wins_over_external(ca: CertificateAuthority, client: 
 
 
 def test_no_certificate_means_no_external(ca: CertificateAuthority) -> None:
-    parameters = connection_parameters(tls(ca, "amqps://relay:x@broker.example/x"), name="x")
-    assert not isinstance(parameters.credentials, ExternalCredentials)
+    for url in ("amqps://relay:x@broker.example/x", "amqps://broker.example/x"):
+        parameters = connection_parameters(tls(ca, url), name="x")
+        assert not isinstance(parameters.credentials, ExternalCredentials)
 
 
 def test_no_external_without_tls(client: Certificate) -> None:

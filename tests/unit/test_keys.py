@@ -156,6 +156,8 @@ BROKEN_PRIVATE: dict[str, dict[str, Any]] = {
     "private not base64url": {"private": "+/+/"},
     "use unknown": {"use": "everything"},
     "no key id": {"key_id": ...},
+    "key id of another key": {"key_id": "another-key-id"},
+    "algorithm of another key": {"algorithm": P256},
 }
 
 
