@@ -18,7 +18,6 @@ from passrelay_consumer.journal import made_up_id
 from passrelay_ops.notes import Note, Notes
 from passrelay_ops.stream import StreamMessage
 from passrelay_schemas import record as records
-from passrelay_schemas.envelope import SCHEMA as ENVELOPE_SCHEMA
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError
 from passrelay_schemas.event_id import captured_at
@@ -125,11 +124,12 @@ def _captured(event_id: UUID) -> str | None:
 
 
 def read_record(message: StreamMessage) -> Record | None:
-    """A message of the dead stream as a record; None when it is neither a record nor an envelope.
+    """A message of the dead stream as a record; None when it calls itself one and is none.
 
-    An envelope is a letter that the broker itself moved here when the work queue's delivery limit was used up.
+    Everything else is a letter that the broker itself moved here when the work queue's delivery limit was used up,
+    whatever its sender wrote into its properties.
     """
-    if message.properties.type == ENVELOPE_SCHEMA:
+    if message.properties.type != records.SCHEMA:
         return _from_envelope(message)
     try:
         return records.decode(message.body)
@@ -177,7 +177,7 @@ def collect(messages: Iterable[StreamMessage], notes: Notes | None, report: Call
     for message in messages:
         record = read_record(message)
         if record is None:
-            report(f"dead stream, offset {message.offset}: neither a record nor an envelope: it is left out")
+            report(f"dead stream, offset {message.offset}: not a record, though it says so: it is left out")
         elif record.verdict is Verdict.DEAD:
             _failed(letters, message.offset, record, notes)
         elif record.verdict in _ACTS and record.event_id in letters:

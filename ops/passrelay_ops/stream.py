@@ -91,8 +91,12 @@ class _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # BlockingChannel.close() rejects what it still holds, and to a reject on a stream the broker answers by closing
+        # the whole connection. The channel below it closes without a reject.
         with contextlib.suppress(AMQPError, OSError):
-            self._channel.close()
+            if self._channel.is_open:
+                self._channel._impl.close()  # noqa: SLF001
+                self._channel._flush_output(lambda: bool(self._channel.is_closed))  # noqa: SLF001
 
     def next(self) -> StreamMessage | None:
         """The next message, or None at the end.
