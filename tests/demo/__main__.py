@@ -33,14 +33,16 @@ def main(
 
 def _wait(lab: Lab, report: Report) -> None:
     assert lab.dc is not None
-    ops = lab.relay.ops_config()
+    ops, ca, dc = lab.relay.ops_config(), lab.ca.ca_file, lab.dc
+    # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
+    url = f"ldaps://127.0.0.1:{lab.directory.listening.ldaps}"
     report.progress(
         f"""demo: everything runs until you press Enter. In another terminal, for example:
   .venv/bin/passrelay status user01 --config {ops}
   .venv/bin/passrelay dead list --config {ops}
   .venv/bin/passrelay topology check --config {ops}
-  GNUPGHOME={lab.dc.gpg_home} samba-tool user setpassword user01 -s {lab.dc.smb_conf}
-  LDAPTLS_CACERT={lab.ca.ca_file} ldapwhoami -H {lab.directory.ldaps_url} -x -W -D {lab.directory.user_dn("user01")}"""
+  GNUPGHOME={dc.gpg_home} samba-tool user setpassword user01 -s {dc.smb_conf}
+  LDAPTLS_CACERT={ca} ldapwhoami -H {url} -x -W -D {lab.directory.user_dn("user01")}"""
     )
     sys.stdin.readline()
 
