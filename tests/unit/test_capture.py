@@ -217,6 +217,8 @@ def test_stop_ends_the_wait_for_a_full_disk_without_a_commit(rig: Rig, tmp_path:
     source = ListedSource(Page(events=[event()], cursor={"at": "1"}))
     thread = threading.Thread(target=rig.capture(source).run)
     thread.start()
+    while full.times == 10**9:  # until it has met the full disk
+        thread.join(0.01)
     rig.stop.set()
     thread.join(30)
     assert not thread.is_alive()
