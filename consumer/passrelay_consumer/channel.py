@@ -21,6 +21,7 @@ from passrelay_consumer.journal import wait_message
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery
+from passrelay_consumer.pauses import BRAKE, BROKER, DIRECTORY, Pauses
 from passrelay_consumer.pool import Job, Pool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession
@@ -30,9 +31,6 @@ from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import Counters
 from passrelay_schemas.settings import ConsumerSettings
 
-DIRECTORY = "directory"
-BROKER = "broker"
-BRAKE = "brake"
 _SHORTEST_PAUSE_SECONDS = 1
 """Giving back and taking again counts as a delivery: servers whose probe lies must not use up an event's count."""
 _BACKOFF_SECONDS = 5
@@ -49,11 +47,7 @@ class WaitsForServers(Protocol):
 
 
 class EventChannel:
-    """Consumes until `stop`. A delivery is held from its arrival until it is acked, given back or lost.
-
-    Consuming stops for a named reason and goes on when no reason is left: DIRECTORY while no server takes writes,
-    BROKER for some seconds after a refused publish, BRAKE until the process is started again.
-    """
+    """Consumes until `stop`. A delivery is held from its arrival until it is acked, given back or lost."""
 
     def __init__(
         self,
@@ -79,7 +73,7 @@ class EventChannel:
             settings.broker, name=name, on_open=faults.guard(self._opened), on_close=faults.guard(self._closed), log=log
         )
         self._stopping = threading.Event()
-        self._paused: set[str] = set()
+        self._pauses = Pauses(metrics, log)
         self._channel: Any = None
         self._consumer_tag: str | None = None
         self._confirms: ConfirmTracker[Job] = ConfirmTracker()
@@ -156,7 +150,7 @@ class EventChannel:
     # -- in -----------------------------------------------------------------------------------------------------
 
     def _consume(self) -> None:
-        if self._usable and self._consumer_tag is None and not self._paused and not self._stopping.is_set():
+        if self._usable and self._consumer_tag is None and not self._pauses and not self._stopping.is_set():
             self._consumer_tag = self._channel.basic_consume(topology.EVENTS, self._faults.guard(self._message))
 
     def _message(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
@@ -261,11 +255,8 @@ class EventChannel:
 
     def _pause(self, reason: str, why: str) -> bool:
         """Stop consuming for a reason; False when it is a reason already."""
-        if reason in self._paused:
+        if not self._pauses.begin(reason, why):
             return False
-        self._paused.add(reason)
-        self._metrics.paused(reason, on=True)
-        self._log.warning(Action.PAUSED, reason=reason, why=why)
         self._withdraw()
         return True
 
@@ -281,12 +272,8 @@ class EventChannel:
             self._give_back(job)
 
     def _resume(self, reason: str) -> None:
-        if reason not in self._paused:
-            return
-        self._paused.discard(reason)
-        self._metrics.paused(reason, on=False)
-        self._log.info(Action.RESUMED, reason=reason)
-        self._consume()
+        if self._pauses.end(reason):
+            self._consume()
 
     def _await_directory(self) -> None:
         if not self._stopping.wait(_SHORTEST_PAUSE_SECONDS):

@@ -30,6 +30,7 @@ from passrelay_schemas.settings import ConsumerSettings
 _REFRESH_SECONDS = 2
 _END_SECONDS = 60
 """How long a clean end may take: what a worker has in hand ends within LDAP's timeouts. systemd kills after 90 s."""
+_CLOSE_SECONDS = 10
 
 
 class Service:
@@ -88,7 +89,7 @@ class Service:
             self._channel.stop()
             broker.join(_END_SECONDS)
         self._channel.abandon()
-        broker.join(_END_SECONDS)
+        broker.join(_CLOSE_SECONDS)
         self._pool.close()
         return 1 if self._faults.happened else 0
 

@@ -24,6 +24,8 @@ from pika.adapters.blocking_connection import BlockingConnection
 from structlog.testing import capture_logs
 
 from passrelay_consumer import channel as channel_module
+from passrelay_consumer import pauses
+from passrelay_consumer import service as service_module
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.service import Service
@@ -60,6 +62,7 @@ class Proxy:
 
     def __init__(self, target_port: int) -> None:
         self._target = target_port
+        self.refuses = False
         self._flow = threading.Event()
         self._flow.set()
         self._sockets: list[socket.socket] = []
@@ -87,6 +90,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.refuses:
+                    near.close()
+                    continue
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [near, far]
                 threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
@@ -106,12 +112,13 @@ class Server:
     def __init__(self) -> None:
         self.up = threading.Event()
         self.up.set()
-        self.waits = 0
+        self.waits = self.returned = 0
 
     def wait_until_up(self, stop: threading.Event) -> None:
         self.waits += 1
         while not stop.is_set() and not self.up.wait(0.02):
             pass
+        self.returned += 1
 
 
 class Work:
@@ -447,25 +454,30 @@ def test_a_record_whose_confirm_never_arrives_acks_nothing(desk: Desk, start: St
 
 def test_what_a_worker_decides_for_a_lost_channel_is_dropped(desk: Desk, start: Start, proxy: Proxy) -> None:
     begun, go = threading.Event(), threading.Event()
+    both = threading.Barrier(2, timeout=20)
 
     def handle(delivery: Delivery) -> Outcome:
-        if not delivery.counters.deliveries:
+        if delivery.body != first:
+            both.wait()
+        elif not delivery.counters.deliveries:
             begun.set()
             assert go.wait(20)
             return outcome(delivery, Verdict.DEAD, Reason.POLICY)
         return outcome(delivery)
 
-    consumer = start(handle, proxy=proxy)
-    desk.publish()
+    consumer = start(handle, proxy=proxy, workers=2)
+    (first,) = desk.publish()
     assert begun.wait(20)
     proxy.cut()
     (record,) = desk.records(topology.JOURNAL, 1)
-    go.set()
     assert record.verdict is Verdict.APPLIED
-    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 1, "settled")
+    go.set()
+    desk.publish(2)  # needs both workers, so the late one has handed its outcome over
+    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 3, "settled")
     assert consumer.stop() == 0
     assert consumer.events(Verdict.DEAD, Reason.POLICY) == 0
-    desk.wait_for_depth(topology.JOURNAL, 1)
+    assert len(consumer.logged("broker_connected")) == 2
+    desk.wait_for_depth(topology.JOURNAL, 3)
     assert (desk.depths()[topology.DEAD], desk.depths()[topology.EVENTS]) == (0, 0)
 
 
@@ -473,14 +485,14 @@ def test_a_returned_record_gives_the_event_back_until_the_topology_is_repaired(d
     desk.bind_journal(bound=False)
     sent = desk.publish(6)
     consumer = start(outcome)
-    consumer.wait_for(lambda: consumer.paused(channel_module.BROKER), "backs off")
+    consumer.wait_for(lambda: consumer.paused(pauses.BROKER), "backs off")
     consumer.wait_for(lambda: len(consumer.work.seen) > 12, "tried again")
     assert consumer.events(Verdict.APPLIED) == 0
     desk.bind_journal(bound=True)
     records = desk.records(topology.JOURNAL, 6)
     assert {record.event_id for record in records} == ids(sent)
     consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 6, "settled")
-    consumer.wait_for(lambda: not consumer.paused(channel_module.BROKER), "goes on")
+    consumer.wait_for(lambda: not consumer.paused(pauses.BROKER), "goes on")
     assert consumer.stop() == 0
     assert desk.depths()[topology.EVENTS] == 0
     assert consumer.logged("publish_returned")[0]["exchange"] == topology.JOURNAL
@@ -648,7 +660,7 @@ def test_an_outage_gives_everything_back_and_no_event_becomes_a_dead_letter(desk
         if server.up.is_set():
             return outcome(delivery)
         if len(consumer.work.seen) > 1:  # all but the first are busy until the consumer has paused
-            consumer.wait_for(lambda: consumer.paused(channel_module.DIRECTORY), "paused")
+            consumer.wait_for(lambda: consumer.paused(pauses.DIRECTORY), "paused")
         return Hold("no server passes its probe")
 
     ready = threading.Event()
@@ -659,7 +671,7 @@ def test_an_outage_gives_everything_back_and_no_event_becomes_a_dead_letter(desk
 
     consumer = start(gated, server=server)
     ready.set()
-    consumer.wait_for(lambda: consumer.paused(channel_module.DIRECTORY), "paused")
+    consumer.wait_for(lambda: consumer.paused(pauses.DIRECTORY), "paused")
     # The event of many deliveries waits in the first tier and comes back with a count that starts anew.
     desk.wait_for_depth(topology.EVENTS, 20)
     seen = len(consumer.work.seen)
@@ -670,7 +682,7 @@ def test_an_outage_gives_everything_back_and_no_event_becomes_a_dead_letter(desk
     server.up.set()
     records = desk.records(topology.JOURNAL, 21)
     assert {record.verdict for record in records} == {Verdict.APPLIED}
-    consumer.wait_for(lambda: not consumer.paused(channel_module.DIRECTORY), "resumed")
+    consumer.wait_for(lambda: not consumer.paused(pauses.DIRECTORY), "resumed")
     assert (len(consumer.logged("paused")), len(consumer.logged("resumed"))) == (1, 1)
     assert max(delivery.counters.deliveries for delivery in consumer.work.seen[seen:]) == 1
     assert desk.depths()[topology.DEAD] == 0
@@ -696,20 +708,23 @@ def test_a_pause_outlives_a_lost_connection_and_ends_without_one(desk: Desk, sta
     server.up.clear()
     desk.publish(3)
     consumer = start(lambda d: outcome(d) if server.up.is_set() else Hold("down"), server=server, proxy=proxy)
-    consumer.wait_for(lambda: consumer.paused(channel_module.DIRECTORY), "paused")
+    consumer.wait_for(lambda: consumer.paused(pauses.DIRECTORY), "paused")
     proxy.cut()
     consumer.wait_for(lambda: len(consumer.logged("broker_connected")) == 2, "connected again")
     desk.wait_for_depth(topology.EVENTS, 3)
-    proxy.keep_answers()
-    server.up.set()
+    proxy.refuses = True
     proxy.cut()
+    consumer.wait_for(lambda: len(consumer.logged("broker_lost")) >= 4, "waits for the broker")
+    server.up.set()
+    wait_for(lambda: server.returned == 1, what="the directory is up")
+    proxy.refuses = False
     assert len(desk.records(topology.JOURNAL, 3)) == 3
 
 
 def test_the_brake_stops_consuming_until_a_restart(desk: Desk, start: Start) -> None:
     desk.publish(3)
     consumer = start(lambda delivery: outcome(delivery, Verdict.DEAD, Reason.POLICY), brake=3)
-    consumer.wait_for(lambda: consumer.paused(channel_module.BRAKE), "brake")
+    consumer.wait_for(lambda: consumer.paused(pauses.BRAKE), "brake")
     assert len(desk.records(topology.DEAD, 3)) == 3
     (line,) = consumer.logged("brake")
     assert (line["reason"], line["log_level"]) == ("policy", "error")
@@ -732,7 +747,7 @@ def test_the_brake_still_settles_what_was_decided(desk: Desk, start: Start) -> N
         return outcome(delivery, Verdict.DEAD, Reason.POLICY)
 
     consumer = start(handle, brake=2)
-    consumer.wait_for(lambda: consumer.paused(channel_module.BRAKE), "brake")
+    consumer.wait_for(lambda: consumer.paused(pauses.BRAKE), "brake")
     assert consumer.stop() == 0
     decided = len(consumer.work.seen)
     desk.wait_for_depth(topology.DEAD, decided)
@@ -761,6 +776,24 @@ def test_a_clean_stop_settles_what_is_in_hand_and_gives_back_the_rest(desk: Desk
     assert (consumer.events(Verdict.APPLIED), consumer.work.closed) == (4, 4)
     desk.wait_for_depth(topology.JOURNAL, 4)
     assert desk.depths()[topology.EVENTS] == 26
+
+
+def test_a_damaged_keyring_is_reported_once_and_the_keys_read_before_count(
+    desk: Desk, start: Start, settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_REFRESH_SECONDS", 0.05)
+    damaged = settings.keys.directory / "damaged.pub.json"
+    consumer = start(outcome)
+    damaged.write_text("{")
+    try:
+        consumer.wait_for(lambda: bool(consumer.logged("keyring_fault")), "reported")
+        desk.publish()
+        assert desk.records(topology.JOURNAL, 1)[0].note is not None
+        assert len(consumer.logged("keyring_fault")) == 1
+    finally:
+        damaged.unlink()
+    write_public(settings.keys.directory, generate(KeyUse.RECIPIENT)[0])
+    consumer.wait_for(lambda: bool(consumer.logged("keyring_read")), "read again")
 
 
 def test_a_delivery_that_is_never_settled_does_not_hold_the_channel(
