@@ -67,9 +67,10 @@ def capture(
             raise ConfigurationError("capture: give exactly one of --user USER and --all")
         from passrelay_producer import service
 
-        service.capture(_load(config), user)
+        count = service.capture(_load(config), user)
         report["user"] = user
-        report.say("asked for: a running producer captures it now, a stopped one at its start")
+        report["events"] = count
+        report.say(f"{count} events were captured: a running producer publishes them now, a stopped one at its start")
 
 
 @app.command()
