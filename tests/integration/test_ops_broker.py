@@ -113,6 +113,12 @@ def operator(tmp_path_factory: pytest.TempPathFactory, shared_broker: Broker, ca
     return Operator(tmp_path_factory.mktemp("ops"), shared_broker, ca)
 
 
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker of these tests never crashes, so nobody need wait for its disk."""
+    monkeypatch.setattr(topology, "_SETTLE_SECONDS", 0, raising=False)
+
+
 @pytest.fixture
 def bare(shared_broker: Broker) -> Iterator[BlockingConnection]:
     """A broker without any of our things."""
