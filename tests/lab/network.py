@@ -43,7 +43,7 @@ class Reservations:
         raise LabError("no free TCP port between 20000 and 31999")
 
     def address(self, ports: tuple[int, ...] = (88, 135, 389, 445, 464, 636, 3268)) -> str:
-        """A loopback address 127.77.x.y whose well-known ports are free: Samba cannot move its LDAP and Kerberos ports."""
+        """A loopback address 127.77.x.y with free well-known ports: Samba cannot move its LDAP and Kerberos ports."""
         for _ in range(2000):
             address = f"127.77.{random.randint(1, 250)}.{random.randint(2, 250)}"
             if all(_is_free(address, port) for port in ports) and self._hold(f"address-{address}"):

@@ -29,7 +29,7 @@ class PendingReason(StrEnum):
 
 
 REPAIRS: Mapping[PendingReason, str] = {
-    PendingReason.NO_CLEAR_TEXT: "set `password hash gpg key ids` in smb.conf of every DC; the next change then arrives",
+    PendingReason.NO_CLEAR_TEXT: "set `password hash gpg key ids` in smb.conf on every DC; the next change arrives",
     PendingReason.STALE_CLEAR_TEXT: "a DC without the GPG key made this change: set `password hash gpg key ids` there",
     PendingReason.KEY_MISSING: "put the secret key of `password hash gpg key ids` into [source.samba] gpg_key_file",
     PendingReason.UNREADABLE: "report it: the DC stores the account's credentials in an unknown form",
