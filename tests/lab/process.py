@@ -11,16 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from passrelay_schemas.errors import PassrelayError
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class LabError(Exception):
+class LabError(PassrelayError):
     """A server of the lab did not do what was asked; the message names it and quotes the end of its log."""
 
 
 class MissingServerError(LabError):
     """A program that the lab needs is not installed; `./run` would have installed it."""
+
+    exit_code = 3
 
 
 def _die_with_parent() -> None:
