@@ -15,7 +15,6 @@ import pika
 from pika.channel import Channel
 
 from passrelay_consumer.disposition import waits_in_tier
-from passrelay_consumer.fault import Faults
 from passrelay_consumer.gate import Gate
 from passrelay_consumer.journal import wait_message
 from passrelay_consumer.ledger import Ledger
@@ -26,6 +25,7 @@ from passrelay_consumer.pool import Job, Pool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession
 from passrelay_schemas.confirms import ConfirmTracker
+from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import Counters
@@ -79,6 +79,7 @@ class EventChannel:
         self._confirms: ConfirmTracker[Job] = ConfirmTracker()
         self._held: dict[int, Job] = {}
         self._posted: deque[Job | str] = deque()
+        self._refused: list[Job] = []
         self._awake = False
         self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
 
@@ -103,6 +104,8 @@ class EventChannel:
 
     def _begin_stop(self) -> None:
         self._withdraw()
+        for job in self._take_refused():
+            self._requeue(job)
         self._end_if_stopped()
 
     def _end_if_stopped(self) -> None:
@@ -127,6 +130,7 @@ class EventChannel:
         for job in self._held.values():
             job.lost = True
         self._held.clear()
+        self._refused.clear()
         self._gate.lost()
         self._confirms = ConfirmTracker()
         self._channel = self._consumer_tag = None
@@ -195,7 +199,7 @@ class EventChannel:
     def _advance(self, job: Job) -> None:
         """Publish the job's next message, or ack it when all are confirmed."""
         if job.messages:
-            message = job.messages.pop(0)
+            message = job.messages[0]
             self._channel.basic_publish(
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=True
             )
@@ -214,9 +218,10 @@ class EventChannel:
             method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
         )
         for job in settled.safe:
+            del job.messages[0]
             self._advance(job)
         for job in settled.failed:
-            self._refused(job)
+            self._keep_refused(job)
         self._gate.feed()
 
     def _returned(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
@@ -228,12 +233,28 @@ class EventChannel:
             repair="no queue is bound there: run `passrelay topology apply`",
         )
 
-    def _refused(self, job: Job) -> None:
-        """A message of this job is not safe: the whole delivery goes back."""
-        begins = self._pause(BROKER, "a publish was returned or refused: is a queue or stream missing or full?")
-        self._requeue(job)
-        if begins:
-            self._session.call_later(_BACKOFF_SECONDS, self._faults.guard(lambda: self._resume(BROKER)))
+    def _keep_refused(self, job: Job) -> None:
+        """A message of this job is not safe: hold the delivery and publish the message again after a while.
+
+        Giving it back instead would count as a delivery: a full journal must not make an event look like poison.
+        """
+        if self._stopping.is_set():
+            self._requeue(job)
+            return
+        self._refused.append(job)
+        if self._pause(BROKER, "a publish was returned or refused: is a queue or stream missing or full?"):
+            self._session.call_later(_BACKOFF_SECONDS, self._faults.guard(self._publish_refused))
+
+    def _publish_refused(self) -> None:
+        jobs = self._take_refused()
+        self._resume(BROKER)
+        if self._usable:
+            for job in jobs:
+                self._advance(job)
+
+    def _take_refused(self) -> list[Job]:
+        jobs, self._refused = self._refused, []
+        return jobs
 
     def _give_back(self, job: Job) -> None:
         if waits_in_tier(job.delivery.counters):

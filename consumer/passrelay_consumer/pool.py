@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from passrelay_consumer.disposition import Disposition, dispose, is_poison, poison, unopened
-from passrelay_consumer.fault import Faults, describe
 from passrelay_consumer.journal import Journal, Message
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
+from passrelay_schemas.fault import Faults, describe
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.verdict import Reason, Verdict

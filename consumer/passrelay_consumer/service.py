@@ -9,11 +9,9 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 from passrelay_consumer.brake import Brake
 from passrelay_consumer.channel import EventChannel, WaitsForServers
-from passrelay_consumer.fault import Faults
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal
 from passrelay_consumer.ledger import Ledger
@@ -21,10 +19,12 @@ from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.pool import Handles, Pool
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import __version__
-from passrelay_schemas.errors import ConfigurationError, KeyFileError
+from passrelay_schemas.errors import KeyFileError
+from passrelay_schemas.fault import Faults
 from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.settings import ConsumerSettings
 
 _REFRESH_SECONDS = 2
@@ -85,13 +85,13 @@ class Service:
         broker.start()
         while not self._stop_was_asked():
             self._refresh_keys()
-        if not self._faults.happened:
+        if self._faults.error is None:
             self._channel.stop()
             broker.join(_END_SECONDS)
         self._channel.abandon()
         broker.join(_CLOSE_SECONDS)
         self._pool.close()
-        return 1 if self._faults.happened else 0
+        return self._faults.exit_code()
 
     def _stop_was_asked(self) -> bool:
         try:
@@ -118,7 +118,7 @@ def run(settings: ConsumerSettings) -> int:
     """Consume until SIGTERM or SIGINT; the process's exit code. ConfigurationError when it cannot start."""
     forbid_core_dumps()
     log = Log("consumer")
-    _check_private(settings.idm.password_file)
+    read_secret_file(settings.idm.password_file, what="[idm] password_file")  # now, not at the first event
     keyring = Keyring(settings.keys.directory)
     metrics = ConsumerMetrics()
     metrics.watch_keys(keyring)
@@ -145,18 +145,3 @@ def run(settings: ConsumerSettings) -> int:
         stop_page()
     log.info(Action.STOPPED, exit_code=code)
     return code
-
-
-def _check_private(path: Path) -> None:
-    """ConfigurationError unless the file can be read, and by its owner alone."""
-    try:
-        mode = path.stat().st_mode & 0o777
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(f"[idm] password_file {path}: cannot be read ({error.strerror})") from None
-    if os.name == "posix" and mode & 0o077:
-        raise ConfigurationError(
-            f"[idm] password_file {path}: mode {mode:04o} lets others read it: `chmod 600 {path}`, and change the "
-            "password if they did"
-        )

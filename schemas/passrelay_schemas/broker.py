@@ -24,6 +24,8 @@ from passrelay_schemas.settings import BrokerSettings
 _HEARTBEAT_SECONDS = 30
 _CONNECT_SECONDS = 10
 _BLOCKED_SECONDS = 300
+_LONGEST_WAIT_SECONDS = 15
+"""Between attempts to connect: with full jitter the broker's return is noticed within seconds, by thousands too."""
 _STABLE_SECONDS = 10
 """A session that lived shorter counts as a failed attempt, so that a missing topology does not make a tight loop."""
 
@@ -72,7 +74,7 @@ class BrokerSession:
     """One connection with one confirming channel, on the thread that calls `run`, until `stop`.
 
     `on_open(channel)` is called on that thread when the channel confirms; `on_close()` when it is gone, whatever the
-    cause. A lost connection comes back with exponential backoff and full jitter, at most a minute apart, for ever.
+    cause. A lost connection comes back with exponential backoff and full jitter, for ever.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class BrokerSession:
             with contextlib.suppress(UnavailableError):
                 Retrying(
                     retry=retry_if_exception_type(UnavailableError),
-                    wait=wait_random_exponential(multiplier=0.5, max=60),
+                    wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_SECONDS),
                     stop=stop_when_event_set(self._stopping),
                     sleep=sleep_using_event(self._stopping),
                     before_sleep=self._report,

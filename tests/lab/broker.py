@@ -190,8 +190,7 @@ class Broker:
         vhost = quote(VHOST, safe="")
         for queue in definitions["queues"]:
             path = f"queues/{vhost}/{quote(queue['name'], safe='')}"
-            is_stream = queue["arguments"].get("x-queue-type") == "stream"
-            self._api("DELETE", path if is_stream else f"{path}/contents")
+            self._api("DELETE", path if _is_stream(queue) else f"{path}/contents")
         self._api("POST", f"definitions/{vhost}", definitions)
 
     @property
@@ -208,11 +207,25 @@ class Broker:
             connection = BlockingConnection(self.parameters())
             self.version = connection._impl.server_properties["version"]
             connection.close()
-            # After a crash a stream answers "home node is down" until its writer has been started again.
-            self.queue_depths()
+            self._read_streams()
         except (AMQPError, OSError, LabError):
             return False
         return True
+
+    def _read_streams(self) -> None:
+        # After a crash a stream answers "home node is down" until its writer has been started again, and refuses
+        # readers ("no replica on the local node") some time longer.
+        streams = [queue["name"] for queue in self._definitions()["queues"] if _is_stream(queue)]
+        connection = BlockingConnection(self.parameters())
+        try:
+            self.queue_depths()
+            for name in streams:
+                channel = connection.channel()
+                channel.basic_qos(prefetch_count=1)
+                channel.basic_consume(name, lambda *_: None, arguments={"x-stream-offset": "next"})
+                channel.close()
+        finally:
+            connection.close()
 
     def _registered(self) -> bool:
         queues = self._definitions()["queues"]
@@ -236,3 +249,7 @@ class Broker:
             text = content.decode(errors="replace")[:500]
             raise LabError(f"rabbitmq: {method} /api/{path}: {response.status} {text}")
         return json.loads(content) if content else None
+
+
+def _is_stream(queue: dict[str, Any]) -> bool:
+    return bool(queue["arguments"].get("x-queue-type") == "stream")
