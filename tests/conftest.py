@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 pytest_plugins = ["tests.lab.fixtures"]
 
@@ -17,3 +18,10 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in [name for name in os.environ if name.upper().startswith("PASSRELAY_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_of_one_test() -> Iterator[None]:
+    """A command that runs inside the test sets the log up on a stderr that is closed when the command ends."""
+    yield
+    structlog.reset_defaults()

@@ -31,6 +31,9 @@ class Reservations:
         except BlockingIOError:
             handle.close()
             return False
+        if os.fstat(handle.fileno()).st_nlink == 0:  # its last holder has removed it since we opened it
+            handle.close()
+            return False
         self._held.append(handle)
         return True
 
@@ -53,7 +56,9 @@ class Reservations:
     def release(self) -> None:
         """Give everything back."""
         while self._held:
-            self._held.pop().close()
+            handle = self._held.pop()
+            Path(handle.name).unlink(missing_ok=True)  # before the lock is gone: nobody else can hold it yet
+            handle.close()
 
 
 def _is_free(address: str, port: int) -> bool:
