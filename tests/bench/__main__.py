@@ -24,12 +24,12 @@ _SCHEMES: dict[str, tuple[str | None, float]] = {"default": (None, 0.95), "cheap
 
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document as the last line of stdout.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Two short runs each instead of five.")] = False,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind; the median counts.")] = 5,
+    users: Annotated[int, typer.Option(min=10, help="Writes in each run, one for each user.")] = 600,
 ) -> None:
     """Measure the directory's own limit and passrelay end to end; exit 1 when a bar is not met."""
     report = Report("bench", as_json=as_json)
     with report:
-        runs, users = (2, 150) if quick else (5, 600)
         results: dict[str, list[float]] = defaultdict(list)
         for name, (scheme, _) in _SCHEMES.items():
             _measure(report, name, scheme, runs=runs, users=users, results=results)
@@ -58,8 +58,7 @@ def _measure(
         report.servers.update(lab.versions)
         _pin(lab)
         names = [f"bench{number}" for number in range(users)]
-        for user in names:
-            lab.directory.add_user(user)
+        lab.directory.add_users(names)
         end_to_end = EndToEnd(lab.relay, names)
         for run in range(runs):
             for connections in _CONNECTIONS:

@@ -1,0 +1,50 @@
+"""What a newcomer types first does what README says, and its document has the promised shape."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+_ROOT = Path(__file__).resolve().parents[2]
+_COMMON = {"schema", "ok", "version", "started_at", "duration_seconds", "machine", "servers", "failures"}
+
+
+def _document(module: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", module, "--json", *arguments]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=900, check=False)
+    print(done.stderr[-4000:])
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert set(document) >= _COMMON
+    assert document["ok"] is (done.returncode == 0)
+    return done.returncode, document
+
+
+def test_the_demo_makes_every_newest_password_work_in_spite_of_three_faults() -> None:
+    code, document = _document("tests.demo")
+    assert (code, document["schema"], document["failures"]) == (0, "passrelay.demo/1", [])
+    assert len(document["users"]) == 20
+    assert all(user["newest_binds"] and user["older_refused"] for user in document["users"])
+    ways = {way for user in document["users"] for way in user["ways"]}
+    assert ways == {"samba-tool", "ldaps-reset", "ldaps-change", "kpasswd"}
+    assert {fault["target"] for fault in document["faults"]} == {"consumer1", "broker", "directory"}
+    assert document["events"]["dead"] == 0
+    assert document["canary"]["files"] > 50
+    assert document["canary"]["hits"] == []
+    assert all(document["servers"].values())
+
+
+def test_the_benchmark_measures_both_sides_and_says_which_bars_are_met() -> None:
+    _, document = _document("tests.bench", "--runs", "1", "--users", "40")
+    ids = {f"{side}.{name}.{count}" for side in ("limit", "relay") for name in ("default", "cheap") for count in (1, 8)}
+    assert {result["id"] for result in document["results"]} == ids
+    assert all(result["median"] > 0 for result in document["results"])
+    # Speed itself is for the long form on a quiet machine: here only what is said about it must be consistent.
+    assert all(ratio["met"] is (ratio["value"] >= ratio["bar"]) for ratio in document["ratios"])
+    assert {failure["check"] for failure in document["failures"]} <= {"bar"}
