@@ -111,7 +111,8 @@ class DomainController(Accounts):
         (self.folder / "run" / "samba.pid").unlink(missing_ok=True)  # left by a kill; its pid may be another's now
         self._process = Process(
             self.name,
-            ["samba", "-F", "--no-process-group", "-s", str(self.smb_conf)],
+            # -l: it opens its log before it reads smb.conf.
+            ["samba", "-F", "--no-process-group", "-s", str(self.smb_conf), "-l", str(self.folder / "log")],
             log=self._process.log,
             env=self.env,
         )
@@ -235,6 +236,7 @@ class DomainController(Accounts):
     pid directory = {folder}/run
     ncalrpc dir = {folder}/ncalrpc
     winbindd socket directory = {folder}/winbindd
+    binddns dir = {folder}/bind-dns
     ntp signd socket directory = {folder}/ntp
     log file = {folder}/log/samba.log
     tls keyfile = {folder}/tls/key.pem
