@@ -5,10 +5,12 @@ All of it runs on the broker session's thread, except `stop`, `abandon` and what
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pika
@@ -36,6 +38,11 @@ _SHORTEST_PAUSE_SECONDS = 1
 _BACKOFF_SECONDS = 5
 _LONGEST_HELD_SECONDS = 600
 """The broker closes a channel after 30 minutes without an ack; long before, one whose confirms stay out is left."""
+_LONGEST_REFUSED_SECONDS = 1500
+"""A delivery whose publish is refused again and again is held nearly as long as the broker allows."""
+_MOST_REFUSED = 1000
+"""Refused deliveries do not count for the prefetch, so that the others go on, up to so many."""
+_SURVIVED_EVENTS = 10_000
 _LOOK_SECONDS = 30
 
 
@@ -80,6 +87,7 @@ class EventChannel:
         self._held: dict[int, Job] = {}
         self._posted: deque[Job | str] = deque()
         self._refused: list[Job] = []
+        self._survived: OrderedDict[bytes, int] = OrderedDict()
         self._awake = False
         self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
 
@@ -104,7 +112,7 @@ class EventChannel:
 
     def _begin_stop(self) -> None:
         self._withdraw()
-        for job in self._take_refused():
+        for job in self._take_refused() if self._usable else ():
             self._requeue(job)
         self._end_if_stopped()
 
@@ -129,6 +137,7 @@ class EventChannel:
     def _closed(self) -> None:
         for job in self._held.values():
             job.lost = True
+            self._survive(job)
         self._held.clear()
         self._refused.clear()
         self._gate.lost()
@@ -143,12 +152,14 @@ class EventChannel:
     def _look_at_age(self, channel: Channel) -> None:
         if channel is not self._channel or not self._usable:
             return
-        oldest = next(iter(self._held.values()), None)
-        if oldest and utc_now() - oldest.delivery.received_at > timedelta(seconds=_LONGEST_HELD_SECONDS):
-            why = f"a delivery is not settled after {_LONGEST_HELD_SECONDS} s: a confirm or a worker is stuck"
-            self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's streams and its disk")
-            channel.close()
-            return
+        now, refused = time.monotonic(), set(self._refused)
+        for job in self._held.values():
+            most = _LONGEST_REFUSED_SECONDS if job in refused else _LONGEST_HELD_SECONDS
+            if now - job.since > most:
+                why = f"a delivery is not settled after {most} s: a publish is refused or a worker is stuck"
+                self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues, streams and disk")
+                channel.close()
+                return
         self._session.call_later(_LOOK_SECONDS, self._faults.guard(lambda: self._look_at_age(channel)))
 
     # -- in -----------------------------------------------------------------------------------------------------
@@ -158,7 +169,10 @@ class EventChannel:
             self._consumer_tag = self._channel.basic_consume(topology.EVENTS, self._faults.guard(self._message))
 
     def _message(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        job = Job(method.delivery_tag, Delivery(body, Counters.of(properties), utc_now()))
+        counters = Counters.of(properties)
+        if counters.deliveries:
+            counters = replace(counters, survived=self._survived.get(_digest(body), 0))
+        job = Job(method.delivery_tag, Delivery(body, counters, utc_now()))
         self._held[job.tag] = job
         self._gate.arrived(job)
 
@@ -242,6 +256,7 @@ class EventChannel:
             self._requeue(job)
             return
         self._refused.append(job)
+        self._set_prefetch()
         if self._pause(BROKER, "a publish was returned or refused: is a queue or stream missing or full?"):
             self._session.call_later(_BACKOFF_SECONDS, self._faults.guard(self._publish_refused))
 
@@ -256,6 +271,15 @@ class EventChannel:
         jobs, self._refused = self._refused, []
         return jobs
 
+    def _set_prefetch(self) -> None:
+        self._channel.basic_qos(prefetch_count=self._prefetch + min(len(self._refused), _MOST_REFUSED))
+
+    def _survive(self, job: Job) -> None:
+        digest = _digest(job.delivery.body)
+        self._survived[digest] = self._survived.pop(digest, 0) + 1
+        if len(self._survived) > _SURVIVED_EVENTS:
+            self._survived.popitem(last=False)
+
     def _give_back(self, job: Job) -> None:
         if waits_in_tier(job.delivery.counters):
             job.messages, job.disposition = [wait_message(job.delivery)], None
@@ -265,6 +289,7 @@ class EventChannel:
 
     def _requeue(self, job: Job) -> None:
         self._channel.basic_nack(job.tag, requeue=True)
+        self._survive(job)
         self._forget(job)
 
     def _forget(self, job: Job) -> None:
@@ -301,3 +326,7 @@ class EventChannel:
             self._servers.wait_until_up(self._stopping)
         if not self._stopping.is_set():
             self._post(DIRECTORY)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()

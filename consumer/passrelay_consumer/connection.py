@@ -53,12 +53,13 @@ def connect(url: str, settings: IdmSettings) -> ldap3.Connection:
             auto_referrals=False,
         )
         connection.open(read_server_info=False)
-        if not secure and not connection.start_tls(read_server_info=False):
-            raise DirectoryError(None, f"{url} refused StartTLS")
+        if secure or connection.start_tls(read_server_info=False):
+            return connection
+        why = f"{url} refused StartTLS"
     except (LDAPException, OSError) as error:
-        close(connection)
-        raise DirectoryError(None, brief(error)) from None
-    return connection
+        why = brief(error)
+    close(connection)
+    raise DirectoryError(None, why)
 
 
 def bind(connection: ldap3.Connection, dn: str, password: str) -> None:

@@ -1,4 +1,4 @@
-"""What to do with an event at an entry: a pure decision from the marker (docs/order.md)."""
+"""What to do with an event at an entry: a pure decision from the marker (docs/adr/0003-order.md)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off."""
 
 
+_ADMINS = "cn=admins,cn=groups,"
 _CLOCKS_APART = timedelta(minutes=5)
 """Kerberos' own tolerance (RFC 4120 7.5.1): how far this host's clock and IdM's may differ."""
 
@@ -33,6 +34,13 @@ class Entry:
     object_classes: frozenset[str] = frozenset()
     last_change: datetime | None = None
     expiration: datetime | None = None
+    groups: frozenset[str] = frozenset()
+    """DNs of memberOf, lower case; IdM keeps indirect memberships there too."""
+
+    @property
+    def is_admin(self) -> bool:
+        """A member of IdM's admins: AD must never gain power over them."""
+        return any(group.startswith(_ADMINS) for group in self.groups)
 
     @property
     def kerberos(self) -> bool:
@@ -123,10 +131,10 @@ def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:
 
 
 def _first(event: PasswordChanged, entry: Entry, *, idm_newer_wins: bool) -> Decision:
-    if event.kind is Kind.EXPIRE:
-        return _early()
     if idm_newer_wins and entry.last_change is not None and to_datetime(event.changed_at) < entry.last_change:
         return Settled(Verdict.SUPERSEDED, IDM_NEWER)
+    if event.kind is Kind.EXPIRE:
+        return _early()
     return Write(None)
 
 

@@ -13,7 +13,7 @@ from ldap3.utils.conv import escape_filter_chars
 from passrelay_consumer.connection import bind, call, close, connect, server_words
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.result_codes import DirectoryError
-from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.errors import ConfigurationError, MarkerError
 from passrelay_schemas.event import Account
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
@@ -125,21 +125,13 @@ class Directory:
 
     def find(self, account: Account, domain: DomainSettings) -> list[Entry]:
         """Entries below the domain's search base that the match filter hits; at most two are read."""
-        attribute = self._settings.marker_attribute
-        results = self._search(
-            domain.search_base or "",
-            match_filter(domain.match, account),
-            "SUBTREE",
-            ["objectClass", attribute, "krbLastPwdChange", "krbPasswordExpiration"],
-            most=2,
-        )
+        base, search_filter = domain.search_base or "", match_filter(domain.match, account)
+        results = self._search(base, search_filter, "SUBTREE", self._attributes, most=2)
         return [self._entry(dn, attributes) for dn, attributes in results]
 
     def read(self, dn: str) -> Entry | None:
         """One entry by its DN."""
-        attribute = self._settings.marker_attribute
-        names = ["objectClass", attribute, "krbLastPwdChange", "krbPasswordExpiration"]
-        results = self._search(dn, "(objectClass=*)", "BASE", names, most=1)
+        results = self._search(dn, "(objectClass=*)", "BASE", self._attributes, most=1)
         return self._entry(*results[0]) if results else None
 
     def modify(self, dn: str, changes: Changes) -> None:
@@ -176,9 +168,16 @@ class Directory:
             )
         return ProbeResult(None, expires_passwords=state is not None and state.expiration is not None)
 
+    @property
+    def _attributes(self) -> list[str]:
+        marker = self._settings.marker_attribute
+        return ["objectClass", "memberOf", marker, "krbLastPwdChange", "krbPasswordExpiration"]
+
     def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
         folded = {name.lower(): values for name, values in attributes.items()}
         marker = folded.get(self._settings.marker_attribute.lower())
+        if marker and len(marker) > 1:
+            raise MarkerError("more than one value: the marker attribute must be single-valued")
         last, expiration = folded.get("krblastpwdchange"), folded.get("krbpasswordexpiration")
         return Entry(
             dn=dn,
@@ -188,6 +187,7 @@ class Directory:
             ),
             last_change=parse_generalized_time(last[0]) if last else None,
             expiration=parse_generalized_time(expiration[0]) if expiration else None,
+            groups=frozenset(value.decode("utf-8", "replace").lower() for value in folded.get("memberof", ())),
         )
 
     def _search(

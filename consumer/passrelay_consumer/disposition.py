@@ -46,11 +46,22 @@ def dispose(
     """The disposition of an outcome; entry trouble becomes dead, reason unchanged, when it has waited `horizon`."""
     if outcome.verdict is not Verdict.RETRY:
         return Final(outcome)
-    waited = max(now - (outcome.signed_at or received_at), _waited_in_tiers(counters.attempt))
-    if outcome.reason in WAITING_REASONS and waited >= horizon:
+    if outcome.reason in WAITING_REASONS and _waited_out(outcome, counters, received_at, now, horizon):
         return Final(replace(outcome, verdict=Verdict.DEAD))
     attempt = counters.attempt + 1
     return Later(outcome, tier_for(attempt), attempt)
+
+
+def _waited_out(outcome: Outcome, counters: Counters, received_at: datetime, now: datetime, horizon: timedelta) -> bool:
+    """True when the event is older than the horizon *and* was really tried over some minutes.
+
+    Its age alone says nothing: after an outage longer than the horizon everything in the queue is that old, and a
+    must-change tick that is handled a moment before its own password only needs the next tier.
+    """
+    in_tiers = _waited_in_tiers(counters.attempt)
+    tried = min(horizon, timedelta(seconds=sum(tier.seconds for tier in TIERS[:3])))
+    old_enough = now - (outcome.signed_at or received_at) >= horizon and in_tiers >= tried
+    return old_enough or in_tiers >= horizon
 
 
 def _waited_in_tiers(attempts: int) -> timedelta:
@@ -61,12 +72,12 @@ def _waited_in_tiers(attempts: int) -> timedelta:
 
 def is_suspect(counters: Counters) -> bool:
     """To be processed alone."""
-    return counters.deliveries > ALONE_AFTER
+    return counters.deliveries - counters.survived > ALONE_AFTER
 
 
 def is_poison(counters: Counters) -> bool:
     """Dead before it is opened."""
-    return counters.deliveries > POISON_AFTER
+    return counters.deliveries - counters.survived > POISON_AFTER
 
 
 def waits_in_tier(counters: Counters) -> bool:

@@ -175,7 +175,7 @@ class Handler:
                 self._judge(error, directory, since=began)
             except MarkerError as error:
                 raise EntryTroubleError(
-                    Reason.REFUSED, f"{error}: repair it with `passrelay idm marker reset`"
+                    Reason.REFUSED, f"{error}: no other program may use the marker attribute"
                 ) from None
         raise EntryTroubleError(Reason.REFUSED, f"still contended after {_ROUNDS} rounds of compare-and-set")
 
@@ -211,9 +211,10 @@ class Handler:
         try:
             directory.modify(entry.dn, changes)
         except DirectoryError as error:
+            words = _without(event.password, error.text)
             if error.trouble is Trouble.POLICY:
-                raise PolicyError(_without(event.password, error.text)) from None
-            raise
+                raise PolicyError(words) from None
+            raise DirectoryError(error.code, words) from None
         # 10. After-write: a server that expires what we set gets no more writes; then must_change.
         if self._servers.expires_passwords(directory.url):
             state = directory.read(entry.dn)
@@ -272,7 +273,8 @@ class Handler:
         directory.close()
         if not self._servers.suspect(directory.url, since=since):
             if self._servers.current() is None:
-                raise _ServerTroubleError(str(error))
+                # The server's words may name the entry; the probe's own words are in the log already.
+                raise _ServerTroubleError(f"no IdM server takes writes (LDAP result {error.code})")
             return
         if trouble is Trouble.SERVER:
             # A lost connection or answer while the server is well: the marker tells whether the write arrived.
@@ -287,6 +289,8 @@ def _exactly_one(directory: Directory, event: PasswordChanged, domain: DomainSet
         raise EntryTroubleError(Reason.USER_MISSING, f"no entry below {domain.search_base} matches")
     if len(entries) > 1:
         raise EntryTroubleError(Reason.AMBIGUOUS, f"more than one entry below {domain.search_base} matches")
+    if entries[0].is_admin:
+        raise ProtectedError("the IdM entry is a member of admins, who are never written from AD")
     return entries[0]
 
 
@@ -315,4 +319,5 @@ def _check_password(password: Secret | None) -> None:
 
 
 def _without(password: Secret, words: str) -> str:
-    return words.replace(password.reveal(), "***")
+    # Not masked in place: what is left around a short password would tell it.
+    return "the server's words hold the password and are not kept" if password.reveal() in words else words

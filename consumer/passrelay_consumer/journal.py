@@ -20,7 +20,11 @@ from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, record_properties
 from passrelay_schemas.record import Record, envelope_text, note_text
 from passrelay_schemas.sealing import seal_note
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import Reason, Verdict
+
+_NOT_LOOKED_AT = frozenset({Reason.POISON})
+_CAPTURED = 7
+"""The version of UUIDs that hold their time of capture; made-up ones have version 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,8 @@ class Journal:
     def messages(self, disposition: Disposition, delivery: Delivery) -> tuple[Message, ...]:
         """What is to be published, one confirmed before the next is sent, before the delivery may be acked."""
         outcome = disposition.outcome
-        event_id = outcome.header.event_id if outcome.header else made_up_id(delivery.body)
-        note = self._note(outcome, event_id)
         if isinstance(disposition, Later):
+            note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
             properties = envelope_properties(
                 outcome.header,
                 attempt=disposition.attempt,
@@ -64,7 +67,8 @@ class Journal:
                 note=note,
             )
             return (Message(topology.RETRY, disposition.tier.name, properties, delivery.body),)
-        record = _record(outcome, delivery, event_id, note)
+        event_id = _event_id(outcome, delivery)
+        record = _record(outcome, delivery, event_id, self._note(outcome, event_id))
         properties, body = record_properties(record), record.encode()
         journal = Message(topology.JOURNAL, "", properties, body)
         if outcome.verdict is Verdict.DEAD:
@@ -80,6 +84,16 @@ class Journal:
         return seal_note(text, event_id=event_id, ops_key=ops_key)
 
 
+def _event_id(outcome: Outcome, delivery: Delivery) -> UUID:
+    """The event's id where its signature was good (or was never looked at), else one made up from the bytes.
+
+    Otherwise a stranger who has seen an id could put records under it: over the outcome of the real event.
+    """
+    if outcome.header is not None and (outcome.authentic or outcome.reason in _NOT_LOOKED_AT):
+        return outcome.header.event_id
+    return made_up_id(delivery.body)
+
+
 def _record(outcome: Outcome, delivery: Delivery, event_id: UUID, note: str | None) -> Record:
     header = outcome.header
     return Record(
@@ -91,7 +105,7 @@ def _record(outcome: Outcome, delivery: Delivery, event_id: UUID, note: str | No
         server=outcome.server,
         attempts=delivery.counters.attempt + 1,
         replays=delivery.counters.replays,
-        captured_at=captured_at(event_id) if header else None,
+        captured_at=captured_at(event_id) if event_id.version == _CAPTURED else None,
         received_at=delivery.received_at,
         applied_at=outcome.applied_at,
         note=note,

@@ -38,6 +38,8 @@ class Job:
 
     tag: int
     delivery: Delivery
+    since: float = field(default_factory=time.monotonic)
+    """When it arrived, on a clock that never jumps."""
     lost: bool = False
     """Its channel is gone: the broker hands the delivery out again, so nothing may come of this one."""
     answered: bool = False

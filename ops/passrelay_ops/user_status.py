@@ -9,18 +9,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.dead_letters import read_record, repair
 from passrelay_ops.notes import Notes
 from passrelay_ops.stream import StreamMessage
-from passrelay_schemas.errors import MarkerError, UnavailableError
+from passrelay_schemas.errors import ConfigurationError, MarkerError, UnavailableError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import rfc3339, to_datetime
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.record import Record
 from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.strict_json import describe as describe_fault
 from passrelay_schemas.verdict import Verdict
 
 _NOBODY = UUID(int=0)
@@ -42,7 +45,10 @@ def find(user: str, idm: IdmSettings, domain: DomainSettings) -> Found:
 
     UnavailableError names every server that did not.
     """
-    account = Account(guid=_NOBODY, sam_account_name=user, user_principal_name=user if "@" in user else None)
+    try:
+        account = Account(guid=_NOBODY, sam_account_name=user, user_principal_name=user if "@" in user else None)
+    except ValidationError as error:
+        raise ConfigurationError(f"USER {user!r:.60}: no account name: {describe_fault(error)}") from None
     failures = []
     for url in idm.servers:
         directory = Directory(url, idm)

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -28,6 +29,27 @@ _LONGEST_WAIT_SECONDS = 15
 """Between attempts to connect: with full jitter the broker's return is noticed within seconds, by thousands too."""
 _STABLE_SECONDS = 10
 """A session that lived shorter counts as a failed attempt, so that a missing topology does not make a tight loop."""
+
+
+def _make_decoding_total() -> None:
+    """Let a message whose properties pika cannot decode arrive without them.
+
+    Otherwise one message with, say, a timestamp of the year 10^11 among its headers makes pika close the connection of
+    every consumer that it is handed to, again and again, and nothing of ours is ever asked.
+    """
+    decode = pika.BasicProperties.decode
+
+    def decode_or_none(self: pika.BasicProperties, *args: Any, **kwargs: Any) -> pika.BasicProperties:
+        try:
+            return decode(self, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever a stranger's bytes make pika raise, RecursionError included
+            self.__init__()
+            return self
+
+    pika.BasicProperties.decode = decode_or_none
+
+
+_make_decoding_total()
 
 
 def connection_parameters(settings: BrokerSettings, *, name: str) -> pika.URLParameters:

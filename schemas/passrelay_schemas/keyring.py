@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Keyring:
     def refresh(self) -> bool:
         """Read the directory again if a name, size, mode or time in it changed; True when it was read."""
         state = self._look()
+        self._check_directory()
         if state == self._state:
             return False
         documents: dict[str, KeyDocument] = {}
@@ -45,6 +47,15 @@ class Keyring:
         self._documents, self._openers, self._state = documents, openers, state
         return True
 
+    def _check_directory(self) -> None:
+        # Whoever may write here enrols keys: as good as the keys themselves.
+        mode = self.directory.stat().st_mode & 0o777
+        if os.name == "posix" and mode & 0o022:
+            raise KeyFileError(
+                f"key directory {self.directory}: mode {mode:04o} lets others enroll keys of their own: "
+                f"`chmod go-w {self.directory}`, and look with `passrelay keys list` for keys that nobody enrolled"
+            )
+
     def _look(self) -> object:
         try:
             return sorted(
@@ -60,7 +71,9 @@ class Keyring:
                 if path.name.endswith((".pub.json", ".key")) and not path.name.startswith(".")
             )
         except FileNotFoundError:
-            raise KeyFileError(f"key directory {self.directory}: missing: make it with `passrelay keys init`") from None
+            raise KeyFileError(
+                f"key directory {self.directory}: missing: `passrelay keys init ROLE` makes it"
+            ) from None
         except OSError as error:
             raise KeyFileError(f"key directory {self.directory}: cannot be read ({error.strerror})") from None
 

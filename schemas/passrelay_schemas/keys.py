@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -38,7 +39,7 @@ class KeyUse(StrEnum):
 
 
 class KeyStatus(StrEnum):
-    """ACTIVE keys are used for new events; RETIRED ones only for what was made before; REVOKED ones never."""
+    """ACTIVE keys are used for new events and signatures; RETIRED ones only to read and verify; REVOKED ones never."""
 
     ACTIVE = "active"
     RETIRED = "retired"
@@ -218,6 +219,9 @@ def _fits(document: KeyDocument, private: bytes) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a FIFO would wait for ever for its other end.
+            raise KeyFileError(f"key file {path}: not a regular file: remove it")
         with path.open("rb") as source:
             raw = source.read(limits.MAX_KEY_FILE_BYTES + 1)
     except FileNotFoundError:

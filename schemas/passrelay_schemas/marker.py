@@ -19,7 +19,7 @@ from passrelay_schemas.order import OrderKey
 MUST_CHANGE_DONE = "x"
 """Flag: the after-write step that expires the password (must change at next login) was done."""
 FLOOR = "f"
-"""Flag: no event wrote this; an operator set it so that only newer changes pass (`idm marker reset`)."""
+"""Flag: no event wrote this; an operator set it so that only newer changes pass."""
 _FLAGS = frozenset({MUST_CHANGE_DONE, FLOOR})
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)

@@ -34,6 +34,8 @@ class Counters:
     attempt: int = 0
     replays: int = 0
     deliveries: int = 0
+    survived: int = 0
+    """So many of these deliveries went to this very process, which lives: no sign of an event that kills consumers."""
     reason: str | None = None
     note: str | None = None
 

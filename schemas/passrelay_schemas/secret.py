@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 class Secret:
     """A text that must never leave the process in clear; `reveal()` is the only way to the value.
 
-    Python cannot wipe a str: the value lives until it is collected. docs/security.md counts what remains.
+    Python cannot wipe a str: the value lives until it is collected. SECURITY.md says what that means.
     """
 
     __slots__ = ("_value",)

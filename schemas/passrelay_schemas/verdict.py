@@ -61,11 +61,11 @@ WAITING_REASONS = frozenset(
 horizon before it is dead. Every other reason is the event's own fault and dead at once."""
 
 REPAIRS: dict[Reason, str] = {
-    Reason.USER_MISSING: "create the user in IdM, or exclude the account on the producer; then `passrelay dead replay`",
-    Reason.AMBIGUOUS: "make the [[domain]] match filter hit one entry only, then `passrelay dead replay`",
+    Reason.USER_MISSING: "create the user in IdM, then `passrelay producer capture --user USER` on a DC",
+    Reason.AMBIGUOUS: "make the [[domain]] match filter hit one entry only, then recapture the user on a DC",
     Reason.PROTECTED: "nothing: accounts of this kind are never written to IdM",
     Reason.NOT_LISTED: "add passrelay's bind DN to passSyncManagersDNs on that IdM server",
-    Reason.IDENTITY: "the IdM entry belongs to another AD account: check whose, then `passrelay idm marker rebind`",
+    Reason.IDENTITY: "the IdM entry belongs to another AD account: find out whose it is before anything else",
     Reason.POLICY: "the user must choose another password in AD, or IdM's policy must allow this one",
     Reason.BAD_SIGNATURE: "somebody changed the message, or two producers share one key id: check the producer's keys",
     Reason.UNTRUSTED: "enroll the producer's signing key on the consumers: `passrelay keys enroll FILE`",
@@ -75,10 +75,10 @@ REPAIRS: dict[Reason, str] = {
     Reason.MALFORMED: "update the older of producer and consumer; if versions match, check who else can publish",
     Reason.TOO_LARGE: "the account's names are too long for an event: shorten them in AD",
     Reason.EMPTY_PASSWORD: "the user must choose a password in AD",
-    Reason.ACCESS_DENIED: "give passrelay's service account its ACIs on this entry, then `passrelay dead replay`",
-    Reason.REFUSED: "read the server's words in the note, repair the entry, then `passrelay dead replay`",
+    Reason.ACCESS_DENIED: "give passrelay's service account its ACIs on this entry, then recapture the user on a DC",
+    Reason.REFUSED: "read the server's words in the note, repair the entry, then recapture the user on a DC",
     Reason.POISON: "consumers died more than 20 times on this event: report it with the event id",
-    Reason.DELIVERY_LIMIT: "consumers died on this event 1,000 times: read their logs, then `passrelay dead replay`",
+    Reason.DELIVERY_LIMIT: "consumers died on this event 1,000 times: read their logs, then recapture the user on a DC",
     Reason.EARLY: "the password change that this tick belongs to never arrived: recapture the user on the producer",
 }
 """One repair for each reason, shown by `dead show` and `status`."""

@@ -40,6 +40,16 @@ def test_the_demo_makes_every_newest_password_work_in_spite_of_three_faults() ->
     assert all(document["servers"].values())
 
 
+def test_the_demo_shows_a_live_table_in_a_terminal() -> None:
+    command = f"stty rows 60 cols 120; exec {sys.executable} -m tests.demo"
+    typescript = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
+    done = subprocess.run(typescript, cwd=_ROOT, capture_output=True, text=True, timeout=600, check=False)
+    print(done.stdout[-4000:])
+    assert done.returncode == 0
+    assert "user20" in done.stdout
+    assert "0 clear-text passwords" in done.stdout
+
+
 def test_the_benchmark_measures_both_sides_and_says_which_bars_are_met() -> None:
     _, document = _document("tests.bench", "--runs", "1", "--users", "40")
     ids = {f"{side}.{name}.{count}" for side in ("limit", "relay") for name in ("default", "cheap") for count in (1, 8)}

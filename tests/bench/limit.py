@@ -35,14 +35,9 @@ def limit(directory: Directory, users: list[str], *, connections: int) -> float:
 
 
 def _client(directory: Directory) -> subprocess.Popen[bytes]:
-    secret = directory.password_file.with_name("service.password.bare")
-    if not secret.exists():
-        # ldapmodify -y takes the file's every byte, the newline too.
-        secret.touch(mode=0o600)
-        secret.write_text(directory.password_file.read_text().strip())
     # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
     url = f"ldaps://127.0.0.1:{directory.listening.ldaps}"
-    command = ["ldapmodify", "-x", "-H", url, "-D", directory.service_dn, "-y", str(secret)]
+    command = ["ldapmodify", "-x", "-H", url, "-D", directory.service_dn, "-y", str(directory.password_file)]
     environment = {**os.environ, "LDAPTLS_CACERT": str(directory.ca_file), "LDAPTLS_REQCERT": "demand"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
 

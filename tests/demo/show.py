@@ -24,6 +24,7 @@ from tests.lab.process import LabError, wait_for
 from tests.lab.relay import Service
 
 _USERS = [f"user{number:02}" for number in range(1, 21)]
+_SHORT = {"samba-tool": "tool", "ldaps-reset": "reset", "ldaps-change": "change", "kpasswd": "kpasswd"}
 _ARRIVAL_SECONDS = 90
 
 
@@ -37,7 +38,8 @@ class Show:
         self._dc = lab.dc
         self._report = report
         self._console = Console(file=sys.stderr)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
+        shown = Live(console=self._console, refresh_per_second=4, transient=True, vertical_overflow="visible")
+        self._live = shown if live else None
         self._people = People(lab.dc, lab.directory, _USERS)
         self._found: dict[str, Marker] = {}
         self._faults: script.Faults | None = None
@@ -99,7 +101,10 @@ class Show:
         outcomes = self._lab.relay.outcomes()
         verdicts = Counter(outcome.verdict for outcome in outcomes.values())
         shown = (Verdict.APPLIED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.DEAD)
-        events = {"captured": len(outcomes), **{verdict.value: verdicts[verdict] for verdict in shown}}
+        captured = int(services[0].metric("passrelay_events_total", stage="capture", outcome="captured"))
+        events = {"captured": captured, **{verdict.value: verdicts[verdict] for verdict in shown}}
+        if captured != len(outcomes):
+            self._report.fail("events", "", f"{captured} captured, {len(outcomes)} have an outcome")
         self._report["events"] = events
         self._report.progress(f"demo: events {events}")
         if verdicts[Verdict.DEAD]:
@@ -165,12 +170,12 @@ class Show:
         faults = ", ".join(f"{fault['kind']} {fault['target']}" for fault in happened) or "none yet"
         table = Table(title="Active Directory -> RabbitMQ -> IdM", caption=f"faults: {faults}")
         for column in ("user", "ways", "changes", "AD kvno", "IdM kvno", "arrived after"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=True)
         for person in self._people.all:
             marker = self._found.get(person.name)
             table.add_row(
                 person.name,
-                " ".join(person.ways),
+                " ".join(_SHORT[way] for way in person.ways),
                 str(person.changes),
                 str(person.kvno),
                 str(marker.kvno) if marker else "-",

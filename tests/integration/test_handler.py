@@ -303,7 +303,9 @@ def test_protected_accounts_are_dead_before_the_directory_is_asked(rig: Rig, sam
 def test_an_idm_admin_cannot_be_written(rig: Rig) -> None:
     user = rig.user()
     rig.directory.add_to_group(user, "admins")
-    assert rig.send(user, canary_password(), 1).reason is Reason.ACCESS_DENIED
+    outcome = rig.send(user, canary_password(), 1)
+    assert (outcome.verdict, outcome.reason) == (Verdict.DEAD, Reason.PROTECTED)
+    assert "passrelayMarker" not in rig.directory.read(user)
 
 
 # --- passwords
@@ -403,7 +405,9 @@ def test_a_read_only_or_silent_server_holds_the_event_and_a_restart_does_not(rig
     rig.directory.read_only(on=True)
     try:
         assert isinstance(rig.make().handle(Delivery(raw, Counters(), datetime.now(UTC))), Hold)
-        assert isinstance(rig.handler.handle(Delivery(raw, Counters(), datetime.now(UTC))), Hold)
+        held = rig.handler.handle(Delivery(raw, Counters(), datetime.now(UTC)))
+        assert isinstance(held, Hold)
+        assert user not in held.why, "it goes into the log, and the server's words name the entry"
     finally:
         rig.directory.read_only(on=False)
     rig.directory.pause()

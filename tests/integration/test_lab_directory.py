@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, SUBTREE
-from ldap3.core.exceptions import LDAPException
 from ldap3.core.results import (
     RESULT_ATTRIBUTE_OR_VALUE_EXISTS,
     RESULT_INSUFFICIENT_ACCESS_RIGHTS,
@@ -276,7 +275,7 @@ def test_the_certificate_is_checked(directory: Directory, tmp_path: Path) -> Non
     stranger = CertificateAuthority(tmp_path / "stranger")
     trusted, directory.ca_file = directory.ca_file, stranger.ca_file
     try:
-        with pytest.raises(LDAPException, match="CERTIFICATE_VERIFY_FAILED"), directory.manager():
+        with pytest.raises(LabError, match="CERTIFICATE_VERIFY_FAILED"), directory.manager():
             pass
     finally:
         directory.ca_file = trusted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import signal
 from collections.abc import Iterable, Iterator
@@ -27,17 +28,15 @@ from tests.lab.directory_tree import (
     BACKEND_DN,
     Attributes,
     add,
-    apply_file,
     compat_user,
     create_tree,
     delete,
     demand,
     modify,
-    system_account,
     user,
 )
 from tests.lab.network import Reservations, accepts
-from tests.lab.process import LabError, Process
+from tests.lab.process import LabError, Process, run_tool
 
 _OPS = Path(__file__).resolve().parents[2] / "ops" / "idm"
 
@@ -69,6 +68,7 @@ class Directory:
         self.service_dn = f"uid=passrelay,cn=sysaccounts,cn=etc,{suffix}"
         self.probe_dn = f"uid=passrelay-probe,cn=sysaccounts,cn=etc,{suffix}"
         self.password_file = folder / "service.password"
+        self._root_file = folder / "root.password"
         self.data_paths = [self.layout.database, self.layout.logs, self.layout.config]
         self._ca = ca
         self._set_up = set_up
@@ -144,6 +144,8 @@ class Directory:
             connection.bind()
             demand(connection, f"bind as {dn}")
             yield connection
+        except LDAPException as error:
+            raise LabError(f"{self.ldaps_url}: {type(error).__name__}: {error}") from error
         finally:
             close(connection)
 
@@ -228,19 +230,25 @@ class Directory:
             modify(manager, BACKEND_DN, {"nsslapd-readonly": [(MODIFY_REPLACE, ["on" if on else "off"])]})
 
     def setup(self) -> None:
-        """What `passrelay idm setup` does on a real server: schema, service account, probe, access rules."""
-        password = secrets.token_urlsafe(24)
-        self.password_file.touch(mode=0o600)
-        self.password_file.write_text(password + "\n")
-        probe = system_account(
-            "passrelay-probe",
-            secrets.token_urlsafe(24),
-            "krbPrincipalAux",
-            krbPrincipalName=["passrelay-probe@IDM.TEST"],
-            nsAccountLock=["TRUE"],
-        )
-        with self.manager() as manager:
-            apply_file(manager, _OPS / "schema.ldif")
-            add(manager, self.service_dn, system_account("passrelay", password))
-            add(manager, self.probe_dn, probe)
-            apply_file(manager, _OPS / "access.ldif", suffix=self.suffix, service_dn=self.service_dn)
+        """What README tells an administrator: schema, accounts and access rules, each by OpenLDAP's own ldapmodify."""
+        for path, text in ((self.password_file, secrets.token_urlsafe(24)), (self._root_file, self._root_password)):
+            path.touch(mode=0o600)
+            path.write_text(text)
+        values = {
+            "suffix": self.suffix,
+            "realm": "IDM.TEST",
+            "service_dn": self.service_dn,
+            "password_file": str(self.password_file),
+        }
+        # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
+        url = f"ldaps://127.0.0.1:{self.listening.ldaps}"
+        command = ["ldapmodify", "-x", "-H", url, "-D", ROOT_DN, "-y", str(self._root_file)]
+        environment = {**os.environ, "LDAPTLS_CACERT": str(self.ca_file), "LDAPTLS_REQCERT": "demand"}
+        try:
+            for name in ("schema.ldif", "accounts.ldif", "access.ldif"):
+                text = (_OPS / name).read_text()
+                for placeholder, value in values.items():
+                    text = text.replace(f"{{{placeholder}}}", value)
+                run_tool(command, env=environment, stdin=text.encode())
+        finally:
+            self._root_file.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, Connection
@@ -100,45 +99,6 @@ def compat_user(entry: Attributes) -> Attributes:
     """The second face of a user below cn=compat; a person, so that a search base too high finds two."""
     kept = ("uid", "cn", "sn", "uidNumber", "gidNumber", "homeDirectory")
     return {"objectClass": ["top", "person", "posixAccount"], **{name: entry[name] for name in kept}}
-
-
-def system_account(uid: str, password: str, *classes: str, **attributes: list[str]) -> Attributes:
-    """A system account: something that binds, but no person."""
-    return {
-        "objectClass": ["top", "account", "simpleSecurityObject", *classes],
-        "uid": [uid],
-        "userPassword": [password],
-        **attributes,
-    }
-
-
-def read_changes(text: str, **placeholders: str) -> list[tuple[str, Changes]]:
-    """The `changetype: modify` records of LDIF text (RFC 2849, no base64), {name} placeholders replaced."""
-    for name, value in placeholders.items():
-        text = text.replace(f"{{{name}}}", value)
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    records = "\n".join(lines).replace("\n ", "").split("\n\n")
-    return [_read_record(record.strip().splitlines()) for record in records if record.strip()]
-
-
-def _read_record(lines: list[str]) -> tuple[str, Changes]:
-    pairs = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    (first, dn), (kind, changetype), *rest = pairs
-    if first != "dn" or kind != "changetype" or changetype != "modify":
-        raise LabError(f"LDIF record {lines[0]!r}: expected dn and changetype: modify")
-    changes: Changes = {}
-    for name, value in rest:
-        if name in _OPERATIONS:
-            changes.setdefault(value, []).append((_OPERATIONS[name], []))
-        elif name != "-":
-            changes[name][-1][1].append(value)
-    return dn, changes
-
-
-def apply_file(connection: Connection, file: Path, **placeholders: str) -> None:
-    """Apply a file of change records; LabError names the entry and the server's answer."""
-    for dn, changes in read_changes(file.read_text(), **placeholders):
-        modify(connection, dn, changes)
 
 
 # ldap3's type stubs leave the writing methods untyped, hence Any.

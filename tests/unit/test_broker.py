@@ -154,3 +154,26 @@ def test_a_real_refused_connection_shows_no_credentials() -> None:
     assert CANARY not in describe(caught.value)
     assert "refused" in describe(caught.value).lower()
     assert settings.shown == f"amqp://127.0.0.1:{port}/x"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"T" + (2**62).to_bytes(8, "big"),  # a time that no datetime holds
+        b"?",  # no such type
+        b"F" + (0).to_bytes(4, "big"),
+        b"S" + (2**31).to_bytes(4, "big"),
+    ],
+)
+def test_headers_that_pika_cannot_decode_do_not_cost_the_connection(value: bytes) -> None:
+    table = b"\x01x" + value
+    flags = pika.BasicProperties.FLAG_HEADERS.to_bytes(2, "big")
+    properties = pika.BasicProperties().decode(flags + len(table).to_bytes(4, "big") + table)
+    assert properties.headers in (None, {}, {"x": {}}, {"x": b""}, {"x": ""})
+
+
+def test_headers_that_pika_can_decode_arrive() -> None:
+    table = b"\x01x" + b"I" + (7).to_bytes(4, "big")
+    flags = pika.BasicProperties.FLAG_HEADERS.to_bytes(2, "big")
+    properties = pika.BasicProperties().decode(flags + len(table).to_bytes(4, "big") + table)
+    assert properties.headers == {"x": 7}

@@ -33,9 +33,17 @@ def test_entry_trouble_is_dead_with_its_reason_at_the_horizon_and_not_before(rea
     young, old = NOW - DAY + timedelta(seconds=1), NOW - DAY
     later = dispose(retry(reason, young), Counters(), received_at=NOW, now=NOW, horizon=DAY)
     assert isinstance(later, Later)
-    final = dispose(retry(reason, old), Counters(), received_at=NOW, now=NOW, horizon=DAY)
+    assert isinstance(dispose(retry(reason, young), Counters(attempt=4), received_at=NOW, now=NOW, horizon=DAY), Later)
+    final = dispose(retry(reason, old), Counters(attempt=4), received_at=NOW, now=NOW, horizon=DAY)
     assert isinstance(final, Final)
     assert (final.outcome.verdict, final.outcome.reason) == (Verdict.DEAD, reason)
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 2, 3])
+def test_what_has_waited_out_a_long_outage_is_still_tried_through_the_short_tiers(attempt: int) -> None:
+    counters = Counters(attempt=attempt)
+    later = dispose(retry("early", NOW - 3 * DAY), counters, received_at=NOW, now=NOW, horizon=DAY)
+    assert isinstance(later, Later)
 
 
 def test_a_retry_for_any_other_reason_is_never_given_up() -> None:
@@ -85,3 +93,10 @@ def test_poison_of_unreadable_bytes_has_no_header_and_never_counts_for_the_brake
         None,
         False,
     )
+
+
+def test_what_this_process_itself_gave_back_or_lost_alive_is_no_sign_of_poison() -> None:
+    assert is_poison(Counters(deliveries=21))
+    assert not is_poison(Counters(deliveries=40, survived=20))
+    assert is_suspect(Counters(deliveries=26, survived=20))
+    assert not is_suspect(Counters(deliveries=25, survived=20))

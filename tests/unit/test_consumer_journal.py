@@ -22,7 +22,7 @@ from passrelay_schemas.logs import Log
 from passrelay_schemas.message import NOTE, REPLAYS, Counters
 from passrelay_schemas.record import decode, parse_note
 from passrelay_schemas.sealing import open_note
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import Reason, Verdict
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BODY = b"the envelope as it came"
@@ -51,7 +51,14 @@ def outcome(verdict: Verdict, reason: str | None = None) -> Outcome:
         suite="s", recipient_key_id="a" * 24, producer="dc1", domain="lab.example", event_id=new_event_id()
     )
     return Outcome(
-        verdict, reason, "the server's words", header=header, account="anna", guid=uuid4(), server="ldaps://i:636"
+        verdict,
+        reason,
+        "the server's words",
+        header=header,
+        account="anna",
+        guid=uuid4(),
+        server="ldaps://i:636",
+        authentic=True,
     )
 
 
@@ -74,6 +81,16 @@ def test_an_applied_event_is_one_record_in_the_journal(journal: Journal, keyring
     assert record.note is not None
     note = open_note(record.note, event_id=event_id, opener=keyring.opener(ops.key_id, KeyUse.OPS))
     assert parse_note(note) == ("anna", applied.guid, "the server's words")
+
+
+def test_a_record_of_what_is_not_authentic_never_takes_the_real_events_id(journal: Journal) -> None:
+    forged = replace(outcome(Verdict.DEAD, Reason.BAD_SIGNATURE), authentic=False)
+    first, second = (decode(message.body) for message in journal.messages(Final(forged), delivery()))
+    assert forged.header is not None
+    assert first.event_id == second.event_id == made_up_id(BODY) != forged.header.event_id
+    assert first.captured_at is None
+    poison = replace(forged, reason=Reason.POISON)
+    assert decode(journal.messages(Final(poison), delivery())[0].body).event_id == forged.header.event_id
 
 
 def test_a_dead_event_goes_to_the_dead_stream_before_the_journal(journal: Journal) -> None:

@@ -51,7 +51,7 @@ def init(
     algorithm: Annotated[str | None, typer.Option("--algorithm", help="Of the recipient key.")] = None,
     directory: Folder = None,
     config: AnyConfig = None,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Make a second key although one is active.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a role's keys on this host: consumer (recipient and ops key), producer NAME (signing key), ops (ops key)."""
