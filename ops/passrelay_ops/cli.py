@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from passrelay_ops.commands import config, consumer, dead, keys, producer, status, topology
-from passrelay_ops.report import INTERRUPTED, internal_error
+from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
 from passrelay_schemas.errors import PassrelayError
 
@@ -60,5 +60,5 @@ def main() -> NoReturn:
     else:
         code, text = 0, ""
     if text:
-        typer.echo(f"passrelay: {text}", err=True)
+        typer.echo(printable(f"passrelay: {text}"), err=True)
     sys.exit(code)

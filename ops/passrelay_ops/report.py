@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 import traceback
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,9 @@ from typing import Any, Self
 from uuid import UUID
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from passrelay_schemas import __version__
 from passrelay_schemas.errors import PassrelayError
@@ -49,14 +52,15 @@ class Report:
 
     def progress(self, text: str) -> None:
         """A line for whoever watches."""
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
-    def say(self, result: RenderableType) -> None:
+    def say(self, result: str | Table) -> None:
         """The result for people; nothing with --json, where the document carries it."""
         if not self.as_json:
             # Not a terminal: as wide as the longest row, so that `grep` and `less -S` see whole lines.
             width = None if sys.stdout.isatty() else 1000
-            Console(width=width, highlight=False, markup=False, soft_wrap=isinstance(result, str)).print(result)
+            wrap = isinstance(result, str)
+            _Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=wrap).print(result)
 
     def fail(self, check: str, subject: str, detail: str, *, exit_code: int = FAULT) -> None:
         """A fault to be listed; the command goes on and ends with the highest of its exit codes."""
@@ -86,7 +90,7 @@ class Report:
         elif error is not None:
             return
         if self.as_json:
-            typer.echo(json.dumps(self._document(), ensure_ascii=False, default=_plain))
+            typer.echo(json.dumps(self._document(), default=_plain))
         raise typer.Exit(self._exit_code) from None
 
     def _document(self) -> dict[str, Any]:
@@ -101,6 +105,25 @@ class Report:
             "failures": self._failures,
             **self._fields,
         }
+
+
+def printable(text: str) -> str:
+    """The text with U+FFFD for every character that a terminal would obey (ESC, C1) or that would hide or turn others.
+
+    These are Unicode's categories Cc, without newline and tab, and Cf; names and diagnostics come from other hosts.
+    """
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in ("Cc", "Cf") and sign not in "\n\t" else sign
+        for sign in text
+    )
+
+
+class _Console(Console):
+    """Prints only what is printable; its own colours are no part of any text."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        # rich makes every string with this, a line's and a table cell's, before it measures and lays it out.
+        return super().render_str(printable(text), **options)
 
 
 def internal_error(error: BaseException) -> str:

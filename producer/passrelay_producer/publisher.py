@@ -79,7 +79,7 @@ class Publisher:
         self._after = 0
         self._failures = 0
         self._pausing = False
-        self._troubles: set[str] = set()  # what does not work now, by step
+        self._troubles: set[str] = set()  # what does not work now, by step (signing: by producer name)
         self._woken = threading.Event()
         spool.watch(self._wake)
 
@@ -167,19 +167,19 @@ class Publisher:
         while len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
             if not self._ready and not self._read():
                 return
-            if not self._publish(channel, self._ready[0]):
-                return
-            self._ready.popleft()
+            self._publish(channel, self._ready.popleft())
 
-    def _publish(self, channel: Channel, queued: QueuedEvent) -> bool:
+    def _publish(self, channel: Channel, queued: QueuedEvent) -> None:
         header = queued.event.header
-        with self._trying("sign"):
+        # By name: the key of one name may be gone for ever, and what waits for it must not stop the others.
+        step = f"sign for {header.producer}"
+        with self._trying(step):
             body = self._identity.signer(header.producer).sign(queued.event, signed_at=utc_now())
-        if "sign" in self._troubles:
-            return False
+        if step in self._troubles:
+            self._held.discard(queued.seq)  # set aside: read again after the next rewind, not before
+            return
         channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=True)
         self._tracker.published(str(header.event_id), queued.seq)
-        return True
 
     def _read(self) -> bool:
         found: list[QueuedEvent] = []
@@ -194,7 +194,7 @@ class Publisher:
         return bool(new)
 
     def _rewind(self) -> None:
-        """Look at the whole queue again: events that failed or were queued again have low numbers."""
+        """Look at the whole queue again: events that failed, were set aside or queued again have low numbers."""
         self._after = 0
 
     def _mark(self) -> None:

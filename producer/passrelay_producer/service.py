@@ -26,7 +26,8 @@ from passrelay_schemas.settings import ProducerSettings
 
 _HOUSEKEEPING_SECONDS = 60
 _END_SECONDS = 30
-"""How long a thread may take to end: the source's LDAP calls time out before."""
+"""How long a thread may take to end. A source that waits longer for its directory (an LDAP call may take 300 s) ends
+with the process: what it has not committed to the spool is read again at the next start."""
 
 
 def run(settings: ProducerSettings) -> int:

@@ -32,7 +32,7 @@ from passrelay_schemas.keys import KeyStatus, KeyUse
 from passrelay_schemas.logs import Log
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import BrokerSettings, SpoolSettings
-from passrelay_schemas.signing import verify
+from passrelay_schemas.signing import Signer, verify
 from tests.lab.broker import Broker
 from tests.lab.enrolment import Enrolment, change, toml
 from tests.lab.folder import CANARY, canary_password, find_canary
@@ -121,13 +121,13 @@ class Rig:
             self.thread.join(30)
             assert not self.thread.is_alive()
 
-    def add(self, count: int) -> list[str]:
+    def add(self, count: int, *, producer: str = PRODUCER) -> list[str]:
         """Spool events; their ids in order."""
         events = [
             change("anna", canary_password(), guid=uuid4(), kvno=1, changed_at=134_000_000_000_000_000)
             for _ in range(count)
         ]
-        page = seal_page(Page(events=events), producer=PRODUCER, recipient=self.identity.recipient())
+        page = seal_page(Page(events=events), producer=producer, recipient=self.identity.recipient())
         self.spool.commit(page.page, page.sealed)
         return [str(result) for result in page.results]
 
@@ -325,6 +325,33 @@ def test_without_a_signing_key_of_the_events_own_name_they_wait(
     keys.write_public(rig.keys, mine)
     rig.drained()
     assert actions(log).count("keyring_fault") == 1
+
+
+def test_events_whose_key_is_gone_stop_no_others(rig: Rig, log: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("passrelay_producer.identity._REFRESH_SECONDS", 0.0)
+    asked: list[str] = []
+    real = rig.identity.signer
+
+    def signer(producer: str) -> Signer:
+        asked.append(producer)
+        return real(producer)
+
+    monkeypatch.setattr(rig.identity, "signer", signer)
+    gone = rig.add(WINDOW + 1, producer="gone")
+    lost = rig.add(1, producer="lost")
+    sent = rig.add(3)
+    rig.start()
+    wait_for(lambda: rig.spool.queued_count() == len(gone) + len(lost), what="the others were published")
+    assert ids(take(rig.broker)) == sent
+    wait_for(lambda: asked.count("lost") >= 3, what="the tick tried again")
+    assert actions(log).count("keyring_fault") == 2  # once per name, not per event or attempt
+    for name in ("gone", "lost"):
+        document, private = keys.generate(KeyUse.SIGNING, producer=name)
+        keys.write_private(rig.keys, document, private)
+        keys.write_public(rig.keys, document)
+    rig.drained()
+    assert sorted(ids(take(rig.broker))) == sorted(gone + lost)
+    assert actions(log).count("keyring_fault") == 2
 
 
 def test_a_fault_in_a_callback_ends_the_thread_and_is_not_swallowed(tmp_path: Path, broker: Broker) -> None:

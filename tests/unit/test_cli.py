@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from rich.table import Table
@@ -17,8 +18,10 @@ from typer import Exit
 from typer.testing import CliRunner
 
 from passrelay_ops import cli, config_check
+from passrelay_ops.dead_letters import Letter
+from passrelay_ops.letter_pages import page, table
 from passrelay_ops.options import parse_duration, parse_moment
-from passrelay_ops.report import Report
+from passrelay_ops.report import Report, printable
 from passrelay_schemas import __version__
 from passrelay_schemas.errors import ConfigurationError, PassrelayError, SafetyError, UnavailableError
 from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
@@ -255,6 +258,41 @@ def test_a_long_row_is_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> 
     table.add_row("x" * 120, "y" * 120)
     leave(lambda report: report.say(table))
     assert any("x" * 120 in line and "y" * 120 in line for line in capsys.readouterr().out.splitlines())
+
+
+HOSTILE = "\x1b[2Jx\x1b]52;c;ZXZpbA==\x07y\u202ez\x9b1m\r\x7f"
+"""Clears the screen, fills the clipboard (OSC 52), turns the line round (RLO), and C1's CSI."""
+
+
+def test_printable_keeps_all_that_is_only_text() -> None:
+    assert printable("Zoë 日本 \t|\n") == "Zoë 日本 \t|\n"
+    assert printable(HOSTILE) == "\ufffd[2Jx\ufffd]52;c;ZXZpbA==\ufffdy\ufffdz\ufffd1m\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_name_or_reason_of_another_host_reaches_the_terminal_raw(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    letter = Letter(UUID(int=1), 0, HOSTILE, HOSTILE, HOSTILE, 1, 0, 1, now, now, account=HOSTILE)
+
+    def body(report: Report) -> None:
+        report["letters"] = [letter.document()]
+        report.say(table([letter]))
+        report.say(page(letter, [{"offset": 0, "account": HOSTILE, "diagnostic": HOSTILE}]))
+        report.say(HOSTILE)
+        report.progress(HOSTILE)
+        report.fail("check", HOSTILE, HOSTILE)
+
+    assert leave(body, as_json=as_json) == 1
+    captured = capsys.readouterr()
+    for raw in "\x1b\x07\u202e\x9b\r":
+        assert raw not in captured.out + captured.err
+    assert captured.err.count(printable(HOSTILE)) == 3
+    if as_json:
+        assert json.loads(captured.out)["letters"][0]["account"] == HOSTILE
+    else:
+        assert captured.out.count(printable(HOSTILE)) == 7
 
 
 def test_a_secret_in_a_document_stays_hidden(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,16 @@ import pytest
 
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
 from passrelay_producer.nt_hash import md4
-from passrelay_producer.sources import AccountState, Pending, PendingReason
-from passrelay_producer.sources.samba import Cursor
+from passrelay_producer.sources import AccountState, Memory, Pending, PendingReason
+from passrelay_producer.sources.samba import Cursor, SambaSource
 from passrelay_producer.sources.samba_change import Decision, decide
-from passrelay_producer.sources.samba_directory import Reading
+from passrelay_producer.sources.samba_directory import Change, Reading, SambaDirectory, UnreadableError
 from passrelay_producer.supplemental import SAMBA_GPG, OpenPgpKeyFile
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.logs import Log
+from passrelay_schemas.settings import SambaSourceSettings
 from tests.lab.folder import CANARY
 from tests.unit import test_metadata, test_supplemental
 
@@ -201,3 +203,59 @@ def test_a_cursor_survives_the_spool_and_knows_a_restored_database() -> None:
     for values in ({}, {"line": "7"}, cursor.mapping() | {"cookie": "!"}, cursor.mapping() | {"usn": "x"}):
         with pytest.raises(ConfigurationError, match="producer init"):
             Cursor.parse(values)
+
+
+BAD = UUID(int=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("objectSid", b""),
+        ("objectSid", b"\x01\x05\0\0\0\0\0\x05short"),
+        ("userAccountControl", b"512x"),
+        ("adminCount", b""),
+        ("pwdLastSet", b"\xff"),
+    ],
+)
+def test_attributes_that_nobody_can_read_stop_no_other_account(
+    name: str, value: bytes, tmp_path: Path, key: OpenPgpKeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert READING.unicode_pwd is not None
+    assert READING.supplemental is not None
+    good = {
+        "objectSid": [b"\x01\x01\0\0\0\0\0\x05\x51\x04\0\0"],
+        "sAMAccountName": [b"alice"],
+        "userPrincipalName": [],
+        "adminCount": [],
+        "userAccountControl": [b"512"],
+        "pwdLastSet": [str(FINE).encode()],
+        "unicodePwd": [READING.unicode_pwd],
+        "supplementalCredentials": [READING.supplemental],
+        "replPropertyMetaData": [READING.metadata],
+    }
+    answers = {f"<GUID={GUID}>": good, f"<GUID={BAD}>": good | {name: [value]}}
+    directory = SambaDirectory(tmp_path / "ldapi")
+    directory.domain = "lab.example"
+    monkeypatch.setattr(directory, "_entry", lambda dn, _: answers[dn])
+    with pytest.raises(UnreadableError):
+        directory.read(BAD)
+    source = SambaSource(SambaSourceSettings(gpg_key_file=tmp_path / "unused"), Log("test"))
+    source._key = key
+    changes = [Change(BAD, password=True), Change(GUID, password=True)]
+    page = source._page(directory, _Nothing(), changes, Cursor(b"", HERE, 1))
+    assert page.pending == [Pending(BAD, PendingReason.UNREADABLE)]
+    assert [event.account.guid for event in page.events] == [GUID]
+
+
+class _Nothing(Memory):
+    """A spool that has seen nothing."""
+
+    def cursor(self) -> dict[str, str]:
+        return {}
+
+    def account(self, guid: UUID) -> None:
+        return None
+
+    def pending(self) -> list[Pending]:
+        return []

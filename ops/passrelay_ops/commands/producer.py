@@ -57,7 +57,9 @@ def init(
 @app.command()
 def capture(
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="The account's sAMAccountName.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Every account that the filter lets through.")] = False,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Every user but machine, built-in and protected (adminCount=1) accounts.")
+    ] = False,
     config: ProducerConfig = _CONFIG,
     as_json: AsJson = False,
 ) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from passrelay_producer.sources import AccountState, Memory, Page, Pending, Result
-from passrelay_producer.sources.samba_change import decide
-from passrelay_producer.sources.samba_directory import Change, SambaDirectory
+from passrelay_producer.sources import AccountState, Memory, Page, Pending, PendingReason, Result
+from passrelay_producer.sources.samba_change import Decision, decide
+from passrelay_producer.sources.samba_directory import Change, SambaDirectory, UnreadableError
 from passrelay_producer.sources.samba_pulse import Pulse
 from passrelay_producer.supplemental import OpenPgpKeyFile
 from passrelay_schemas.errors import ConfigurationError, KeyFileError
@@ -169,17 +169,8 @@ class SambaSource:
         pending: list[Pending] = []
         resolved: list[UUID] = []
         for change in changes:
-            reading = directory.read(change.guid)
-            if reading is None:  # deleted since
-                resolved.append(change.guid)
-                continue
-            decision = decide(
-                reading,
-                domain=directory.domain,
-                password=change.password or change.guid in waiting,
-                known=memory.account(change.guid),
-                key=self._key,
-            )
+            password = change.password or change.guid in waiting
+            decision = self._decision(directory, memory, change.guid, password=password)
             if decision.event is not None:
                 events.append(decision.event)
             if decision.state is not None:
@@ -196,6 +187,16 @@ class SambaSource:
             resolved=[guid for guid in resolved if guid in waiting],
             cursor=cursor.mapping(),
         )
+
+    def _decision(self, directory: SambaDirectory, memory: Memory, guid: UUID, *, password: bool) -> Decision:
+        try:
+            reading = directory.read(guid)
+        except UnreadableError:  # this account waits, the others go on
+            return Decision(pending=Pending(guid, PendingReason.UNREADABLE))
+        if reading is None:  # deleted since
+            return Decision()
+        known = memory.account(guid)
+        return decide(reading, domain=directory.domain, password=password, known=known, key=self._key)
 
 
 class _Watch:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from passrelay_producer.filters import denied
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD, MetadataError, Stamp, parse
 from passrelay_producer.sources import AccountState, Pending, PendingReason
 from passrelay_producer.sources.samba_directory import Reading
 from passrelay_producer.supplemental import ClearTextError, OpenPgpKeyFile, clear_text
+from passrelay_schemas.deny import denied
 from passrelay_schemas.errors import EventError, TooLargeError
 from passrelay_schemas.event import Account, Kind, PasswordChanged, encode
 from passrelay_schemas.filetime import UNITS_PER_SECOND

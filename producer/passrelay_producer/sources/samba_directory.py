@@ -77,6 +77,10 @@ class Changes:
     more: bool
 
 
+class UnreadableError(Exception):
+    """One account's attributes have a form that nobody can read; the controller itself answers."""
+
+
 class SambaDirectory:
     """One connection. Every method raises UnavailableError when the controller does not answer as it should."""
 
@@ -130,11 +134,11 @@ class SambaDirectory:
         return Changes(items, value["cookie"], bool(value["more_results"]))
 
     def read(self, guid: UUID) -> Reading | None:
-        """The account, or None when it no longer exists."""
+        """The account, or None when it no longer exists. UnreadableError concerns this account alone."""
         values = self._entry(f"<GUID={guid}>", _ACCOUNT)
         if values is None:
             return None
-        with self._explained(f"read {guid}"):
+        try:
             return Reading(
                 guid=guid,
                 sid=_sid_text(values["objectSid"][0]) if values["objectSid"] else None,
@@ -147,6 +151,8 @@ class SambaDirectory:
                 supplemental=next(iter(values["supplementalCredentials"]), None),
                 metadata=next(iter(values["replPropertyMetaData"]), b""),
             )
+        except (KeyError, IndexError, ValueError, struct.error) as error:
+            raise UnreadableError(f"{self._path}: account {guid}: {type(error).__name__}") from None
 
     def users(self, sam_account_name: str | None) -> Iterator[UUID]:
         """The GUIDs of one user or of all."""

@@ -19,9 +19,9 @@ from datetime import datetime
 from typing import Any, BinaryIO
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
-from passrelay_producer.filters import denied
 from passrelay_producer.sources import Memory, Page, Result
 from passrelay_schemas import filetime, limits
+from passrelay_schemas.deny import denied
 from passrelay_schemas.errors import (
     ConfigurationError,
     EventError,
