@@ -40,9 +40,8 @@ _LONGEST_HELD_SECONDS = 600
 """The broker closes a channel after 30 minutes without an ack; long before, one whose confirms stay out is left."""
 _LONGEST_REFUSED_SECONDS = 1500
 """A delivery whose publish is refused again and again is held nearly as long as the broker allows."""
-_MOST_REFUSED = 1000
-"""Refused deliveries do not count for the prefetch, so that the others go on, up to so many."""
 _SURVIVED_EVENTS = 10_000
+"""Of so many events it is remembered how often this process gave them back or lost them with a channel."""
 _LOOK_SECONDS = 30
 
 
@@ -256,7 +255,6 @@ class EventChannel:
             self._requeue(job)
             return
         self._refused.append(job)
-        self._set_prefetch()
         if self._pause(BROKER, "a publish was returned or refused: is a queue or stream missing or full?"):
             self._session.call_later(_BACKOFF_SECONDS, self._faults.guard(self._publish_refused))
 
@@ -270,9 +268,6 @@ class EventChannel:
     def _take_refused(self) -> list[Job]:
         jobs, self._refused = self._refused, []
         return jobs
-
-    def _set_prefetch(self) -> None:
-        self._channel.basic_qos(prefetch_count=self._prefetch + min(len(self._refused), _MOST_REFUSED))
 
     def _survive(self, job: Job) -> None:
         digest = _digest(job.delivery.body)
