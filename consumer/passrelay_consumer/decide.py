@@ -8,7 +8,7 @@ from uuid import UUID
 
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.filetime import to_datetime
-from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
+from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import OrderKey
 from passrelay_schemas.verdict import Reason, Verdict
 
@@ -46,6 +46,14 @@ class Entry:
     def kerberos(self) -> bool:
         """It may have krb attributes."""
         return "krbprincipalaux" in self.object_classes
+
+    @property
+    def password_removed(self) -> bool:
+        """There is no password, where IPA keeps times.
+
+        `ipa user-del --preserve` removes userPassword, the keys and both times; the marker stays.
+        """
+        return self.kerberos and self.last_change is None
 
     @property
     def expired_at_once(self) -> bool:
@@ -95,32 +103,67 @@ def decide(
     key: OrderKey,
     event_id: UUID,
     entry: Entry,
+    epoch: int,
     carry_must_change: bool,
     idm_newer_wins: bool,
+    times_kept: bool = False,
 ) -> Decision:
-    """Compare the event with the entry's marker. `key` is the event's place in its domain's order."""
+    """Compare the event with the entry's marker.
+
+    `key` is the event's place in its domain's order, `epoch` the domain's newest; `times_kept` says that the server
+    has IPA's password plugin, which sets krbLastPwdChange with each password.
+    """
     marker = entry.marker
     if event.kind is Kind.EXPIRE and not carry_must_change:
         return Settled(Verdict.SUPERSEDED, NOT_CARRIED)
     if marker is None:
         return _first(event, entry, idm_newer_wins=idm_newer_wins)
-    if marker.guid != event.account.guid:
-        return Refuse(
-            Reason.IDENTITY, f"the entry's marker belongs to AD account {marker.guid}, not {event.account.guid}"
-        )
+    odd = _not_comparable(event, key, marker, epoch)
+    if odd is not None:
+        return odd
+    if FLOOR in marker.flags and key.place <= marker.key.place:
+        return Settled(Verdict.SUPERSEDED, NEWER)
     if event.kind is Kind.EXPIRE:
         return _expire(key, marker)
     own = marker.event_id == event_id
     if own or key == marker.key:
-        if event.must_change and carry_must_change and MUST_CHANGE_DONE not in marker.flags:
-            return Finish(marker, Verdict.DUPLICATE)
-        if own and _expired_by_our_write(entry, marker):
-            # A server that does not list us took the write and expired the user: write again, on a better one.
-            return Write(marker)
-        return Settled(Verdict.DUPLICATE)
-    if key < marker.key:
-        return Settled(Verdict.SUPERSEDED, NEWER)
-    return Write(marker)
+        removed = times_kept and entry.password_removed
+        must_change = event.must_change and carry_must_change
+        return _same(marker, entry, own=own, removed=removed, must_change=must_change)
+    return Write(marker) if key > marker.key else Settled(Verdict.SUPERSEDED, NEWER)
+
+
+def _same(marker: Marker, entry: Entry, *, own: bool, removed: bool, must_change: bool) -> Decision:
+    """The marker has this event's own key: look whether all of it still holds."""
+    if removed:
+        return Write(marker)
+    if must_change and MUST_CHANGE_DONE not in marker.flags:
+        return Finish(marker, Verdict.DUPLICATE)
+    if own and _expired_by_our_write(entry, marker):
+        # A server that does not list us took the write and expired the user: write again, on a better one.
+        return Write(marker)
+    return Settled(Verdict.DUPLICATE)
+
+
+def _not_comparable(event: PasswordChanged, key: OrderKey, marker: Marker, epoch: int) -> Refuse | None:
+    """Another account's marker, or one that a setting would make supersede everything, in silence and for ever."""
+    if marker.guid != event.account.guid:
+        return Refuse(
+            Reason.IDENTITY, f"the entry's marker belongs to AD account {marker.guid}, not {event.account.guid}"
+        )
+    if marker.epoch > epoch:
+        return Refuse(
+            Reason.REFUSED,
+            f"the entry's marker has epoch {marker.epoch}, this consumer's [[domain]] epoch is {epoch}: set the same "
+            "epoch on every consumer",
+        )
+    if marker.epoch == key.epoch and marker.key.order is not key.order and FLOOR not in marker.flags:
+        return Refuse(
+            Reason.REFUSED,
+            f"the entry's marker is ordered by {marker.key.order}, this event by {key.order}, and orders never mix: "
+            "set back the [[domain]] order, or begin a new epoch",
+        )
+    return None
 
 
 def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:

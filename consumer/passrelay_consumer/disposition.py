@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from passrelay_consumer.outcome import Outcome
 from passrelay_schemas.envelope import Envelope
@@ -23,9 +23,10 @@ counts as a delivery, and an outage must never make an event look like poison.""
 
 @dataclass(frozen=True)
 class Final:
-    """To be recorded, then acked; a dead one goes to the dead stream first."""
+    """To be recorded, then acked; a dead one goes to the dead stream first. `settle`: and a settle copy begins."""
 
     outcome: Outcome
+    settle: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,35 +38,68 @@ class Later:
     attempt: int
 
 
-Disposition = Final | Later
+@dataclass(frozen=True)
+class Again:
+    """A settle copy that needs its n-th round; recorded first where a server had to be written again."""
+
+    outcome: Outcome
+    round: int
+
+    @property
+    def tier(self) -> Tier:
+        """Where it waits."""
+        return tier_for(self.round)
 
 
-def dispose(
-    outcome: Outcome, counters: Counters, *, received_at: datetime, now: datetime, horizon: timedelta
-) -> Disposition:
-    """The disposition of an outcome; entry trouble becomes dead, reason unchanged, when it has waited `horizon`."""
+@dataclass(frozen=True)
+class Settled:
+    """A settle copy that has done its work: recorded without envelope and note, which the first record has."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A settle copy that cannot be settled: its entry is in trouble for longer than the horizon. Only acked."""
+
+    outcome: Outcome
+
+
+Disposition = Final | Later | Again | Settled | Dropped
+
+
+def dispose(outcome: Outcome, counters: Counters, *, horizon: timedelta, settles: bool = False) -> Disposition:
+    """The disposition of an outcome; entry trouble becomes dead, reason unchanged, when it has waited `horizon`.
+
+    `settles`: there are several servers, so a write of this event (applied_at tells) is looked at again.
+    """
+    if counters.settle and outcome.authentic:  # the header is not signed: what is not an event of ours is no copy
+        return _settling(outcome, counters, horizon)
     if outcome.verdict is not Verdict.RETRY:
-        return Final(outcome)
-    if outcome.reason in WAITING_REASONS and _waited_out(outcome, counters, received_at, now, horizon):
+        ours = outcome.applied_at is not None and outcome.verdict in {Verdict.APPLIED, Verdict.DUPLICATE}
+        return Final(outcome, settle=settles and ours)
+    if outcome.reason in WAITING_REASONS and _waited_in_tiers(counters.attempt) >= horizon:
         return Final(replace(outcome, verdict=Verdict.DEAD))
     attempt = counters.attempt + 1
     return Later(outcome, tier_for(attempt), attempt)
 
 
-def _waited_out(outcome: Outcome, counters: Counters, received_at: datetime, now: datetime, horizon: timedelta) -> bool:
-    """True when the event is older than the horizon *and* was really tried over some minutes.
-
-    Its age alone says nothing: after an outage longer than the horizon everything in the queue is that old, and a
-    must-change tick that is handled a moment before its own password only needs the next tier.
-    """
-    in_tiers = _waited_in_tiers(counters.attempt)
-    tried = min(horizon, timedelta(seconds=sum(tier.seconds for tier in TIERS[:3])))
-    old_enough = now - (outcome.signed_at or received_at) >= horizon and in_tiers >= tried
-    return old_enough or in_tiers >= horizon
+def _settling(outcome: Outcome, counters: Counters, horizon: timedelta) -> Disposition:
+    again = Again(outcome, counters.settle + 1)
+    match outcome.verdict:
+        case Verdict.APPLIED:
+            return again
+        case Verdict.DUPLICATE:
+            return again if outcome.unsettled else Settled(outcome)
+        case Verdict.SUPERSEDED:
+            return Settled(outcome)
+        case _:
+            # No letter: the event itself was applied and is on record.
+            return Dropped(outcome) if _waited_in_tiers(counters.settle) >= horizon else again
 
 
 def _waited_in_tiers(attempts: int) -> timedelta:
-    # The signing time may be unknown or a stranger's fancy (in the far future); what the tiers add up to is not.
+    # Not its age: producers' clocks differ, and after a long outage everything is old without ever having been tried.
     first = sum(tier_for(number).seconds for number in range(1, min(attempts, 4) + 1))
     return timedelta(seconds=first + max(0, attempts - 4) * TIERS[-1].seconds)
 

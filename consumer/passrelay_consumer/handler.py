@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from passrelay_consumer.directory import Directory, finish_changes, write_change
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
+from passrelay_consumer.settle import Sight, Unreachable, unsettled
 from passrelay_schemas.deny import denied
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.envelope import Envelope, ProtectedHeader
@@ -28,7 +29,7 @@ from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
-from passrelay_schemas.order import Order
+from passrelay_schemas.order import Order, OrderKey
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import ConsumerSettings, DomainSettings
 from passrelay_schemas.signing import verify
@@ -60,6 +61,10 @@ class _Progress:
     authentic: bool = False
     event: PasswordChanged | None = None
     server: str | None = None
+    settling: bool = False
+    """It is a settle copy: applied before, and looked at again until every server shows it."""
+    wrote: bool = False
+    """Our modify succeeded, or its answer was lost, so that it may have."""
 
     def outcome(
         self, verdict: Verdict, reason: str | None = None, diagnostic: str = "", applied_at: datetime | None = None
@@ -88,16 +93,16 @@ class Handler:
         self._enrolments = Enrolments(settings.domain)
         self._keyring = keyring
         self._servers = servers
-        self._directory: Directory | None = None
+        self._directories: dict[str, Directory] = {}
 
     def close(self) -> None:
-        """Drop the connection."""
-        if self._directory is not None:
-            self._directory.close()
+        """Drop the connections."""
+        for directory in self._directories.values():
+            directory.close()
 
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
-        progress = _Progress()
+        progress = _Progress(settling=delivery.counters.settle > 0)
         try:
             event, domain = self._trusted_event(delivery.body, progress)
             return self._deliver(event, domain, progress)
@@ -140,9 +145,10 @@ class Handler:
         return event, domain
 
     def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: _Progress) -> Outcome:
-        attempted = False
+        event_id = _event_id(progress)
+        key = order_key(event, domain, event_id)
         for _ in range(_ROUNDS):
-            directory = self._on_current_server()
+            directory = self._current_server()
             progress.server = directory.url
             began = time.monotonic()
             try:
@@ -151,26 +157,28 @@ class Handler:
                 # 8. Decide from the marker.
                 decision = decide(
                     event,
-                    key=order_key(event, domain),
-                    event_id=_event_id(progress),
+                    key=key,
+                    event_id=event_id,
                     entry=entry,
+                    epoch=domain.epoch,
                     carry_must_change=self._idm.carry_must_change,
                     idm_newer_wins=self._idm.initial == "idm-newer-wins",
+                    times_kept=self._servers.expires_passwords(directory.url),
                 )
                 match decision:
                     case Settled():
-                        return self._settled(decision, event, entry, progress, attempted=attempted)
+                        return self._settled(decision, entry, progress)
                     case Refuse():
                         waits = decision.reason in WAITING_REASONS
                         verdict = Verdict.RETRY if waits else Verdict.DEAD
                         return progress.outcome(verdict, decision.reason, decision.diagnostic)
                     case Finish():
                         diagnostic = self._finish(directory, entry, decision.old)
-                        verdict = Verdict.APPLIED if attempted else decision.verdict
+                        again = progress.wrote or progress.settling
+                        verdict = Verdict.APPLIED if again else decision.verdict
                         return progress.outcome(verdict, diagnostic=diagnostic, applied_at=utc_now())
                     case Write():
-                        attempted = True
-                        return self._write(directory, entry, decision.old, event, domain, progress)
+                        return self._write(directory, entry, decision.old, event, key, progress)
             except DirectoryError as error:
                 self._judge(error, directory, since=began)
             except MarkerError as error:
@@ -185,7 +193,7 @@ class Handler:
         entry: Entry,
         old: Marker | None,
         event: PasswordChanged,
-        domain: DomainSettings,
+        key: OrderKey,
         progress: _Progress,
     ) -> Outcome:
         # 9. One modify: password and marker together, exactly on top of the marker that was read.
@@ -193,7 +201,7 @@ class Handler:
             raise MalformedError("an event without a password cannot be written")
         applied_at = utc_now()
         new = Marker(
-            epoch=domain.epoch,
+            epoch=key.epoch,
             kvno=event.kvno,
             changed_at=event.changed_at,
             guid=event.account.guid,
@@ -211,10 +219,12 @@ class Handler:
         try:
             directory.modify(entry.dn, changes)
         except DirectoryError as error:
+            progress.wrote = progress.wrote or error.code is None
             words = _without(event.password, error.text)
             if error.trouble is Trouble.POLICY:
                 raise PolicyError(words) from None
             raise DirectoryError(error.code, words) from None
+        progress.wrote = True
         # 10. After-write: a server that expires what we set gets no more writes; then must_change.
         if self._servers.expires_passwords(directory.url):
             state = directory.read(entry.dn)
@@ -242,26 +252,47 @@ class Handler:
         )
         return ""
 
-    def _settled(
-        self, decision: Settled, event: PasswordChanged, entry: Entry, progress: _Progress, *, attempted: bool
-    ) -> Outcome:
-        applied_at = None
-        verdict = decision.verdict
-        if entry.marker is not None and entry.marker.event_id == _event_id(progress):
-            applied_at = datetime.fromisoformat(entry.marker.applied_at)
-            if attempted:
-                # Our own write whose answer was lost: it did arrive.
-                verdict = Verdict.APPLIED
-        return progress.outcome(verdict, decision.reason, applied_at=applied_at)
+    def _settled(self, decision: Settled, entry: Entry, progress: _Progress) -> Outcome:
+        marker = entry.marker
+        if decision.verdict is Verdict.DUPLICATE and marker is not None and progress.settling:
+            return replace(progress.outcome(decision.verdict), unsettled=self._unsettled(entry.dn, marker, progress))
+        if marker is None or marker.event_id != _event_id(progress):
+            return progress.outcome(decision.verdict, decision.reason)
+        # When our own write's answer was lost, it did arrive.
+        verdict = Verdict.APPLIED if progress.wrote else decision.verdict
+        return progress.outcome(verdict, decision.reason, applied_at=datetime.fromisoformat(marker.applied_at))
 
-    def _on_current_server(self) -> Directory:
+    def _unsettled(self, dn: str, marker: Marker, progress: _Progress) -> str:
+        others = self._servers.others(progress.server or "")
+        return unsettled(marker, {url: self._sight(url, dn) for url in others})
+
+    def _sight(self, url: str, dn: str) -> Sight:
+        """What another server shows of the entry."""
+        why = self._servers.unreachable(url)
+        if why:
+            return Unreachable(why)
+        began = time.monotonic()
+        directory = self._on(url)
+        try:
+            entry = directory.read(dn)
+        except DirectoryError as error:
+            if error.trouble is Trouble.MISSING:
+                return None
+            directory.close()
+            self._servers.suspect(url, since=began)
+            return Unreachable(f"LDAP result {error.code}")
+        except MarkerError as error:
+            return Unreachable(str(error))
+        return entry.marker if entry is not None else None
+
+    def _current_server(self) -> Directory:
         url = self._servers.current()
         if url is None:
             raise _ServerTroubleError("no IdM server passes its probe")
-        if self._directory is None or self._directory.url != url:
-            self.close()
-            self._directory = Directory(url, self._idm)
-        return self._directory
+        return self._on(url)
+
+    def _on(self, url: str) -> Directory:
+        return self._directories.setdefault(url, Directory(url, self._idm))
 
     def _judge(self, error: DirectoryError, directory: Directory, *, since: float) -> None:
         """Return when another round makes sense; raise otherwise."""

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pika
 
-from passrelay_consumer.disposition import Disposition, Later
+from passrelay_consumer import settle
+from passrelay_consumer.disposition import Again, Disposition, Dropped, Final, Later, Settled
 from passrelay_consumer.outcome import Delivery, Outcome
 from passrelay_schemas import topology
 from passrelay_schemas.envelope import Envelope
@@ -20,6 +21,7 @@ from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, record_properties
 from passrelay_schemas.record import Record, envelope_text, note_text
 from passrelay_schemas.sealing import seal_note
+from passrelay_schemas.topology import tier_for
 from passrelay_schemas.verdict import Reason, Verdict
 
 _NOT_LOOKED_AT = frozenset({Reason.POISON})
@@ -57,16 +59,30 @@ class Journal:
     def messages(self, disposition: Disposition, delivery: Delivery) -> tuple[Message, ...]:
         """What is to be published, one confirmed before the next is sent, before the delivery may be acked."""
         outcome = disposition.outcome
-        if isinstance(disposition, Later):
-            note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
-            properties = envelope_properties(
-                outcome.header,
-                attempt=disposition.attempt,
-                replays=delivery.counters.replays,
-                reason=outcome.reason,
-                note=note,
-            )
-            return (Message(topology.RETRY, disposition.tier.name, properties, delivery.body),)
+        match disposition:
+            case Later():
+                note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
+                properties = envelope_properties(
+                    outcome.header,
+                    attempt=disposition.attempt,
+                    replays=delivery.counters.replays,
+                    reason=outcome.reason,
+                    note=note,
+                )
+                return (Message(topology.RETRY, disposition.tier.name, properties, delivery.body),)
+            case Again():
+                written = outcome.verdict is Verdict.APPLIED
+                copy = _settle_copy(outcome, delivery, disposition.round)
+                return (_settle_record(outcome, delivery), copy) if written else (copy,)
+            case Dropped():
+                return ()
+            case Settled():
+                return (_settle_record(outcome, delivery),)
+            case Final():
+                return self._final(disposition, delivery)
+
+    def _final(self, disposition: Final, delivery: Delivery) -> tuple[Message, ...]:
+        outcome = disposition.outcome
         event_id = _event_id(outcome, delivery)
         record = _record(outcome, delivery, event_id, self._note(outcome, event_id))
         properties, body = record_properties(record), record.encode()
@@ -74,7 +90,7 @@ class Journal:
         if outcome.verdict is Verdict.DEAD:
             # The letter first: a journal that calls an event dead must never be all that is left of it.
             return Message(topology.DEAD, "", properties, body), journal
-        return (journal,)
+        return (journal, _settle_copy(outcome, delivery, 1)) if disposition.settle else (journal,)
 
     def _note(self, outcome: Outcome, event_id: UUID) -> str | None:
         ops_key = self._keyring.newest(KeyUse.OPS)
@@ -113,6 +129,18 @@ def _record(outcome: Outcome, delivery: Delivery, event_id: UUID, note: str | No
     )
 
 
+def _settle_record(outcome: Outcome, delivery: Delivery) -> Message:
+    """Small: envelope and note stand in the event's first record."""
+    full = _record(outcome, delivery, _event_id(outcome, delivery), note=None)
+    record = full.model_copy(update={"reason": settle.REASON, "envelope": None})
+    return Message(topology.JOURNAL, "", record_properties(record), record.encode())
+
+
+def _settle_copy(outcome: Outcome, delivery: Delivery, number: int) -> Message:
+    properties = envelope_properties(outcome.header, replays=delivery.counters.replays, settle=number)
+    return Message(topology.RETRY, tier_for(number).name, properties, delivery.body)
+
+
 def made_up_id(body: bytes) -> UUID:
     """The id of what has none: shaped like a random one, but the same each time, so that records stay idempotent."""
     return UUID(bytes=hashlib.sha256(body).digest()[:16], version=4)
@@ -126,6 +154,11 @@ def wait_message(delivery: Delivery) -> Message:
     except EventError:
         header = None
     properties = envelope_properties(
-        header, attempt=counters.attempt, replays=counters.replays, reason=counters.reason, note=counters.note
+        header,
+        attempt=counters.attempt,
+        replays=counters.replays,
+        settle=counters.settle,
+        reason=counters.reason,
+        note=counters.note,
     )
     return Message(topology.RETRY, topology.TIERS[0].name, properties, delivery.body)

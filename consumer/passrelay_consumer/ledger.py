@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from passrelay_consumer.brake import Brake
-from passrelay_consumer.disposition import Disposition, Later
+from passrelay_consumer.disposition import Again, Disposition, Dropped, Later, Settled
 from passrelay_consumer.metrics import ConsumerMetrics
+from passrelay_consumer.outcome import Outcome
+from passrelay_consumer.settle import REASON
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
+
+_PATIENT_ROUNDS = 4
+"""Replication needs a moment, a restart some minutes: what is unsettled after this round is worth a look."""
 
 
 class Ledger:
@@ -19,15 +24,14 @@ class Ledger:
         self._brake = brake
         self._log = log
 
-    def settled(self, disposition: Disposition) -> bool:
-        """Account for one outcome; True when it pulls the brake."""
+    def enter(self, disposition: Disposition) -> bool:
+        """Account for one outcome; True when it pulls the brake. A settle copy never does: its event was applied."""
+        if isinstance(disposition, Again | Settled | Dropped):
+            self._look_again(disposition)
+            return False
         outcome = disposition.outcome
         self._metrics.settled(outcome)
-        fields: dict[str, Any] = {
-            "event_id": str(outcome.header.event_id) if outcome.header else None,
-            "producer": outcome.header.producer if outcome.header else None,
-            "reason": outcome.reason,
-        }
+        fields: dict[str, Any] = {**_fields(outcome), "reason": outcome.reason}
         if isinstance(disposition, Later):
             self._log.info(Action.RETRY, **fields, tier=disposition.tier.name, attempt=disposition.attempt)
         elif outcome.verdict is Verdict.DEAD:
@@ -39,6 +43,35 @@ class Ledger:
         repair = f"{_repair(outcome.reason)}; then start this consumer again"
         self._log.error(Action.BRAKE, reason=outcome.reason, repair=repair)
         return True
+
+    def _look_again(self, disposition: Again | Settled | Dropped) -> None:
+        outcome = disposition.outcome
+        self._metrics.looked_at_again(outcome)
+        fields = _fields(outcome)
+        match disposition:
+            case Dropped():
+                repair = f"{_repair(outcome.reason)}; then `passrelay settle` of that time"
+                self._log.warning(Action.UNSETTLED, **fields, why=outcome.reason, repair=repair)
+            case Again() if outcome.verdict is Verdict.APPLIED:
+                self._log.warning(Action.BEHIND, **fields, server=outcome.server, why="written again there")
+            case Again() if disposition.round > _PATIENT_ROUNDS:
+                self._log.warning(
+                    Action.UNSETTLED,
+                    **fields,
+                    why=outcome.unsettled or outcome.reason,
+                    tier=disposition.tier.name,
+                    repair="make every server in [idm] servers reachable and look at their replication; a server that "
+                    "is gone for good must leave the list",
+                )
+            case _:
+                self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, reason=REASON)
+
+
+def _fields(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "event_id": str(outcome.header.event_id) if outcome.header else None,
+        "producer": outcome.header.producer if outcome.header else None,
+    }
 
 
 def _repair(reason: str | None) -> str:

@@ -9,6 +9,7 @@ from passrelay_schemas.metrics import CommonMetrics
 from passrelay_schemas.verdict import Verdict
 
 STAGE = "consume"
+SETTLE_STAGE = "settle"
 CHECKS = ("connect", "bind", "write", "expiry")
 """What a probe looks at, in this order."""
 
@@ -45,6 +46,11 @@ class ConsumerMetrics(CommonMetrics):
             self.last_apply.set(applied)
             if outcome.changed_at is not None:
                 self.end_to_end.observe(max(0.0, applied - to_unix_seconds(outcome.changed_at)))
+
+    def looked_at_again(self, outcome: Outcome) -> None:
+        """One round of a settle copy."""
+        unsettled = Verdict.RETRY.value if outcome.unsettled else outcome.verdict.value
+        self.events.labels(SETTLE_STAGE, unsettled, outcome.reason or "").inc()
 
     def probed(self, server: str, result: ProbeResult) -> None:
         """One probe; a check that was not reached was not passed."""

@@ -35,6 +35,8 @@ class Outcome:
     signed_at: datetime | None = None
     changed_at: int | None = None
     """FILETIME of the change, for the end-to-end time."""
+    unsettled: str = ""
+    """Of a settle copy: why its write is not the same on every server yet."""
     authentic: bool = False
     """The signature was good: only such outcomes count for the brake, so that a stranger cannot stop a consumer."""
 

@@ -15,7 +15,6 @@ from passrelay_consumer.disposition import Disposition, dispose, is_poison, pois
 from passrelay_consumer.journal import Journal, Message
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_schemas.fault import Faults, describe
-from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.verdict import Reason, Verdict
 
@@ -55,12 +54,20 @@ class Pool:
     """A fixed number of workers. `submit` and `recall` are the channel's; `report` is called on workers' threads."""
 
     def __init__(
-        self, make_handler: Callable[[], Handles], workers: int, *, journal: Journal, horizon: timedelta, log: Log
+        self,
+        make_handler: Callable[[], Handles],
+        workers: int,
+        *,
+        journal: Journal,
+        horizon: timedelta,
+        settles: bool,
+        log: Log,
     ) -> None:
         self._make_handler = make_handler
         self._workers = workers
         self._journal = journal
         self._horizon = horizon
+        self._settles = settles
         self._log = log
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -130,9 +137,8 @@ class Pool:
             job.disposition = dispose(
                 answer,
                 delivery.counters,
-                received_at=delivery.received_at,
-                now=utc_now(),
                 horizon=self._horizon,
+                settles=self._settles,
             )
             job.messages = list(self._journal.messages(job.disposition, delivery))
         job.seconds = time.perf_counter() - began

@@ -18,6 +18,9 @@ from passrelay_schemas.settings import IdmSettings
 _LONGEST_WAIT_SECONDS = 5.0
 """Between probes of servers that are all down: service is back within seconds, and a probe costs next to nothing."""
 
+UNREACHABLE = frozenset({"connect", "bind"})
+"""A probe that failed here says that the server cannot be read either."""
+
 OnProbe = Callable[[str, ProbeResult], None]
 
 
@@ -48,6 +51,16 @@ class Servers:
             if result.ok:
                 return server.url
         return None
+
+    def others(self, url: str) -> list[str]:
+        """Every listed server but this one."""
+        return [server.url for server in self._servers if server.url != url]
+
+    def unreachable(self, url: str) -> str:
+        """Why the server cannot even be read, as its last probe showed; empty when it can."""
+        server = self._by_url(url)
+        result = server.result or self._probe(server, since=time.monotonic())
+        return result.detail if result.check in UNREACHABLE else ""
 
     def expires_passwords(self, url: str) -> bool:
         """True when the server runs IPA's plugin, as its last probe showed."""

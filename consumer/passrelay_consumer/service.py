@@ -58,6 +58,7 @@ class Service:
             settings.consumer.workers,
             journal=Journal(keyring, log),
             horizon=timedelta(hours=settings.idm.horizon_hours),
+            settles=settings.idm.settles,
             log=log,
         )
         self._channel = EventChannel(

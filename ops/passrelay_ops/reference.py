@@ -10,6 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,15 @@ An environment variable `PASSRELAY_<SECTION>__<KEY>` wins over the file; lists a
 
 This page is generated from the settings (`python -m passrelay_ops.reference docs/configuration.md`).
 """
-_PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Secret: "text"}
+_PLAIN = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    Secret: "text",
+    datetime: "RFC 3339 time",
+}
 
 
 def page() -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import UUID
 
 from passrelay_schemas.errors import ForeignDomainError
 from passrelay_schemas.event import PasswordChanged
+from passrelay_schemas.event_id import captured_at
 from passrelay_schemas.order import Order, OrderKey
 from passrelay_schemas.settings import DomainSettings
 
@@ -40,6 +42,13 @@ def check_event(event: PasswordChanged, domain: DomainSettings) -> None:
         )
 
 
-def order_key(event: PasswordChanged, domain: DomainSettings) -> OrderKey:
-    """The event's place in its domain's order."""
-    return OrderKey.of(epoch=domain.epoch, kvno=event.kvno, changed_at=event.changed_at)
+def order_key(event: PasswordChanged, domain: DomainSettings, event_id: UUID) -> OrderKey:
+    """The event's place in its domain's order.
+
+    What was captured before the domain's restore belongs to the epoch before, whenever it arrives: its versions count
+    a history that AD has forgotten.
+    """
+    epoch = domain.epoch
+    if domain.epoch_began_at is not None and captured_at(event_id) < domain.epoch_began_at:
+        epoch -= 1
+    return OrderKey.of(epoch=epoch, kvno=event.kvno, changed_at=event.changed_at, event_id=event_id)

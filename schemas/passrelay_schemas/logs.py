@@ -41,6 +41,8 @@ class Action(StrEnum):
     OUTCOME = "outcome"
     RETRY = "retry"
     DEAD = "dead"
+    BEHIND = "behind"
+    UNSETTLED = "unsettled"
     INTERNAL_ERROR = "internal_error"
 
 

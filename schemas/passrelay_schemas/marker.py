@@ -40,7 +40,7 @@ class Marker:
     @property
     def key(self) -> OrderKey:
         """Its place in the order."""
-        return OrderKey.of(epoch=self.epoch, kvno=self.kvno, changed_at=self.changed_at)
+        return OrderKey.of(epoch=self.epoch, kvno=self.kvno, changed_at=self.changed_at, event_id=self.event_id)
 
     def with_flag(self, flag: str) -> Self:
         """The same marker with one more flag."""

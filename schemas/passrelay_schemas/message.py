@@ -20,6 +20,7 @@ ATTEMPT = "x-passrelay-attempt"
 REASON = "x-passrelay-reason"
 REPLAYS = "x-passrelay-replays"
 NOTE = "x-passrelay-note"
+SETTLE = "x-passrelay-settle"
 _DELIVERY_COUNT = "x-delivery-count"
 _MOST_COUNT = 2**31 - 1
 _MOST_TEXT = 4096
@@ -36,6 +37,8 @@ class Counters:
     deliveries: int = 0
     survived: int = 0
     """So many of these deliveries went to this very process, which lives: no sign of an event that kills consumers."""
+    settle: int = 0
+    """Above 0 it is a settle copy in this round: its event was applied already."""
     reason: str | None = None
     note: str | None = None
 
@@ -47,6 +50,7 @@ class Counters:
             attempt=_count(headers.get(ATTEMPT)),
             replays=_count(headers.get(REPLAYS)),
             deliveries=_count(headers.get(_DELIVERY_COUNT)),
+            settle=_count(headers.get(SETTLE)),
             reason=_text(headers.get(REASON)),
             note=_text(headers.get(NOTE)),
         )
@@ -67,6 +71,7 @@ def envelope_properties(
     *,
     attempt: int = 0,
     replays: int = 0,
+    settle: int = 0,
     reason: str | None = None,
     note: str | None = None,
 ) -> pika.BasicProperties:
@@ -76,6 +81,8 @@ def envelope_properties(
         headers[ATTEMPT] = attempt
     if replays:
         headers[REPLAYS] = replays
+    if settle:
+        headers[SETTLE] = settle
     if reason:
         headers[REASON] = reason
     if note:

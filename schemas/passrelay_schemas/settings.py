@@ -10,6 +10,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -42,6 +43,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _with_zone(moment: datetime | None) -> datetime | None:
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError("must have a time zone, like 2026-11-24T22:42:33Z")
+    return moment
 
 
 def _match(template: str) -> str:
@@ -178,7 +185,9 @@ class DomainSettings(Section):
     order: Order = Order.KVNO
     """"kvno": AD's own order, version before time. "time": a source without versions. Fixed for ever."""
     epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
-    """Raise it by one after a restore of the whole AD domain from backup."""
+    """Raise it by one after a restore of the whole AD domain from backup, on every consumer before one starts."""
+    epoch_began_at: Annotated[datetime | None, AfterValidator(_with_zone)] = None
+    """When the restored domain went into service (RFC 3339): what was captured before belongs to the epoch before."""
     producers: tuple[ProducerName, ...] = ()
     """The producers that may speak for this domain (consumer only)."""
     search_base: str | None = None
@@ -190,6 +199,12 @@ class DomainSettings(Section):
     def _sid_with_kvno(self) -> Self:
         if self.order is Order.KVNO and self.sid is None:
             raise ValueError('sid is needed with order = "kvno": AD accounts are told apart by it')
+        return self
+
+    @model_validator(mode="after")
+    def _beginning_of_an_epoch(self) -> Self:
+        if self.epoch == 0 and self.epoch_began_at is not None:
+            raise ValueError("epoch_began_at needs an epoch above 0: after a restore of the AD domain set both")
         return self
 
 
@@ -220,6 +235,13 @@ class IdmSettings(Section):
     """For every LDAP call."""
     probe_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 60
     """How often each server in use is probed."""
+    settle: bool = True
+    """With several servers: look at each write again until all of them show it. Off only to see what it is good for."""
+
+    @property
+    def settles(self) -> bool:
+        """Writes are looked at again: there are several servers, and nobody has switched it off."""
+        return self.settle and len(self.servers) > 1
 
     @property
     def probe_entry(self) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from passrelay_consumer.disposition import Final, Later
+from passrelay_consumer.disposition import Again, Dropped, Final, Later, Settled
 from passrelay_consumer.journal import Journal, made_up_id, wait_message
 from passrelay_consumer.outcome import Delivery, Outcome
 from passrelay_schemas import topology
@@ -145,3 +145,32 @@ def test_the_key_of_a_message_tells_an_events_copies_apart(journal: Journal) -> 
     keys.add(journal.messages(Later(dead, topology.TIERS[0], 1), delivery())[0].key)
     assert len(keys) == 3
     assert isinstance(made_up_id(b""), UUID)
+
+
+def test_a_write_that_is_to_be_settled_is_recorded_before_its_copy_waits(journal: Journal) -> None:
+    applied = replace(outcome(Verdict.APPLIED), applied_at=NOW)
+    record, copy = journal.messages(Final(applied, settle=True), delivery())
+    assert record.exchange == topology.JOURNAL
+    assert (copy.exchange, copy.routing_key, copy.body) == (topology.RETRY, "15s", BODY)
+    assert Counters.of(copy.properties) == Counters(settle=1, replays=1)
+
+
+def test_a_settle_copy_leaves_small_records_and_its_next_round(journal: Journal) -> None:
+    copy = delivery(Counters(settle=2))
+    unsettled = replace(outcome(Verdict.DUPLICATE), unsettled="ldaps://b cannot be asked")
+    (message,) = journal.messages(Again(unsettled, 3), copy)
+    assert (message.exchange, message.routing_key, message.body) == (topology.RETRY, "2m", BODY)
+    assert Counters.of(message.properties).settle == 3
+    behind = replace(outcome(Verdict.APPLIED), applied_at=NOW)
+    written, again = journal.messages(Again(behind, 3), copy)
+    assert (written.exchange, again.exchange) == (topology.JOURNAL, topology.RETRY)
+    (settled,) = journal.messages(Settled(outcome(Verdict.DUPLICATE)), copy)
+    for message, verdict in ((written, "applied"), (settled, "duplicate")):
+        record = decode(message.body)
+        assert (record.verdict, record.reason, record.envelope, record.note) == (verdict, "settle", None, None)
+    assert journal.messages(Dropped(outcome(Verdict.RETRY, "user_missing")), copy) == ()
+
+
+def test_a_copy_that_waits_out_an_outage_stays_a_copy() -> None:
+    message = wait_message(delivery(Counters(settle=4, deliveries=7)))
+    assert Counters.of(message.properties) == Counters(settle=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.errors import ForeignDomainError
 from passrelay_schemas.event import PasswordChanged
+from passrelay_schemas.event_id import captured_at
 from passrelay_schemas.order import Order, OrderKey
 from passrelay_schemas.settings import DomainSettings
 from tests.lab.folder import CANARY
-from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, event
+from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, EVENT_ID, event
 
 AD = DomainSettings(name=DOMAIN, sid=DOMAIN_SID, producers=("dc1", "dc2"), epoch=3)
 TIMED = DomainSettings(name="hr.example", order=Order.TIME, producers=("hr",))
@@ -73,6 +75,16 @@ def test_an_event_of_another_domain_or_order_is_foreign(case: str) -> None:
 
 
 def test_the_key_takes_the_epoch_of_the_enrolment() -> None:
-    assert order_key(event(), AD) == OrderKey.of(epoch=3, kvno=7, changed_at=CHANGED_AT)
+    assert order_key(event(), AD, EVENT_ID) == OrderKey.of(epoch=3, kvno=7, changed_at=CHANGED_AT, event_id=EVENT_ID)
     restored: Any = AD.model_copy(update={"epoch": 4})
-    assert order_key(event(kvno=1, changed_at=0), restored) > order_key(event(kvno=99), AD)
+    assert order_key(event(kvno=1, changed_at=0), restored, EVENT_ID) > order_key(event(kvno=99), AD, EVENT_ID)
+
+
+def test_what_was_captured_before_the_restore_belongs_to_the_epoch_before() -> None:
+    began = captured_at(EVENT_ID)
+    restored: Any = AD.model_copy(update={"epoch": 4, "epoch_began_at": began})
+    late: Any = AD.model_copy(update={"epoch": 4, "epoch_began_at": began + timedelta(milliseconds=1)})
+    assert order_key(event(kvno=1), restored, EVENT_ID).epoch == 4
+    # In a tier during the restore: a version of the forgotten history must not win.
+    assert order_key(event(kvno=99), late, EVENT_ID) < order_key(event(kvno=1), restored, EVENT_ID)
+    assert order_key(event(kvno=99), late, EVENT_ID).epoch == 3

@@ -60,7 +60,7 @@ def test_the_documented_form_is_read() -> None:
     marker = Marker.parse(TEXT)
     assert (marker.epoch, marker.kvno, marker.changed_at) == (0, 7, CHANGED_AT)
     assert (marker.guid, marker.event_id, marker.flags) == (GUID, EVENT_ID, frozenset())
-    assert marker.key == OrderKey.of(epoch=0, kvno=7, changed_at=CHANGED_AT)
+    assert marker.key == OrderKey.of(epoch=0, kvno=7, changed_at=CHANGED_AT, event_id=marker.event_id)
     assert marker.key.changed_at == CHANGED_AT - CHANGED_AT % UNITS_PER_SECOND
 
 

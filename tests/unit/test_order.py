@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,11 @@ SECOND = UNITS_PER_SECOND
 START = CHANGED_AT - CHANGED_AT % SECOND
 
 
-def key(epoch: int, kvno: int, changed_at: int) -> OrderKey:
-    return OrderKey.of(epoch=epoch, kvno=kvno, changed_at=changed_at)
+EARLIER, LATER = UUID("01999999-0000-7000-8000-000000000001"), UUID("01999999-0001-7000-8000-000000000000")
+
+
+def key(epoch: int, kvno: int, changed_at: int, event_id: UUID = EARLIER) -> OrderKey:
+    return OrderKey.of(epoch=epoch, kvno=kvno, changed_at=changed_at, event_id=event_id)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,8 @@ def key(epoch: int, kvno: int, changed_at: int) -> OrderKey:
         (key(0, 0, START), key(0, 0, START + 1)),  # without versions the full FILETIME counts
         (key(0, 0, IN_1601), key(0, 0, IN_2200)),
         (key(0, 0, IN_2200), key(1, 0, IN_1601)),
+        (key(0, 0, START, EARLIER), key(0, 0, START, LATER)),  # the later captured of two with one time
+        (key(0, 0, START, LATER), key(0, 0, START + 1, EARLIER)),
     ],
 )
 def test_newer_is_newer(older: OrderKey, newer: OrderKey) -> None:
@@ -46,6 +52,10 @@ def test_one_replicated_change_has_one_key_on_every_dc(fraction: int) -> None:
     one = key(0, 7, START + fraction)
     assert one == key(0, 7, START)
     assert (one.epoch, one.kvno, one.changed_at) == (0, 7, START)
+
+
+def test_one_replicated_change_is_the_same_whoever_captured_it() -> None:
+    assert key(0, 7, START, EARLIER) == key(0, 7, START, LATER)
 
 
 @given(

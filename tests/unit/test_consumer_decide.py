@@ -1,0 +1,154 @@
+"""What a marker allows: each case that would shut an account out in silence, or let a stranger in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from passrelay_consumer.decide import Decision, Entry, Finish, Refuse, Settled, Write, decide
+from passrelay_schemas.event import Kind
+from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
+from passrelay_schemas.order import OrderKey
+from passrelay_schemas.verdict import Reason, Verdict
+from tests.unit.builders import CHANGED_AT, EVENT_ID, GUID, event
+
+OTHER = UUID("01940000-0000-7000-8000-00000000ffff")
+AT = "2026-11-24T22:42:33.120Z"
+MARKER = Marker(0, 7, CHANGED_AT, GUID, EVENT_ID, AT)
+SUPERSEDED = Settled(Verdict.SUPERSEDED, "newer")
+DUPLICATE = Settled(Verdict.DUPLICATE)
+
+
+def decided(
+    marker: Marker | None, *, event_id: UUID = OTHER, key_epoch: int = 0, epoch: int | None = None, **changes: Any
+) -> Decision:
+    known = {name: changes.pop(name) for name in ("last_change", "expiration", "times_kept") if name in changes}
+    times_kept = known.pop("times_kept", False)
+    change = event(None if changes.get("kind") is Kind.EXPIRE else "Kanarie7-x", **changes)
+    entry = Entry("uid=alice", marker, frozenset({"krbprincipalaux"}), **known)
+    return decide(
+        change,
+        key=OrderKey.of(epoch=key_epoch, kvno=change.kvno, changed_at=change.changed_at, event_id=event_id),
+        event_id=event_id,
+        entry=entry,
+        epoch=key_epoch if epoch is None else epoch,
+        carry_must_change=True,
+        idm_newer_wins=True,
+        times_kept=times_kept,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kvno", "decision"), [(6, SUPERSEDED), (7, DUPLICATE), (8, Write(MARKER))], ids=["older", "same", "newer"]
+)
+def test_the_version_decides(kvno: int, decision: Decision) -> None:
+    assert decided(MARKER, kvno=kvno) == decision
+
+
+@pytest.mark.parametrize("kvno", [1, 7, 99])
+def test_another_accounts_marker_is_never_written(kvno: int) -> None:
+    decision = decided(replace(MARKER, guid=OTHER), kvno=kvno)
+    assert isinstance(decision, Refuse)
+    assert decision.reason is Reason.IDENTITY
+
+
+# -- a floor that an operator has set ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "decision"),
+    [
+        ({"kvno": 6}, SUPERSEDED),
+        ({"kvno": 7}, SUPERSEDED),  # nobody has written this version: a duplicate would say that somebody has
+        ({"kvno": 7, "must_change": True}, SUPERSEDED),
+        ({"kvno": 7, "must_change": True, "kind": Kind.EXPIRE}, SUPERSEDED),
+    ],
+)
+def test_a_floor_lets_only_newer_changes_pass(changes: dict[str, Any], decision: Decision) -> None:
+    floor = MARKER.with_flag(FLOOR)
+    assert decided(floor, **changes) == decision
+    assert decided(floor, kvno=8) == Write(floor)
+
+
+def test_after_a_rebind_every_version_of_the_new_account_passes() -> None:
+    floor = Marker(0, 0, 0, GUID, OTHER, AT, frozenset({FLOOR}))
+    assert decided(floor, kvno=1, event_id=EVENT_ID) == Write(floor)
+
+
+def test_a_floor_in_a_timed_domain_stops_its_own_time_whatever_the_ids() -> None:
+    for event_id, written_by in ((EVENT_ID, OTHER), (OTHER, EVENT_ID)):
+        floor = Marker(0, 0, CHANGED_AT, GUID, written_by, AT, frozenset({FLOOR}))
+        assert decided(floor, kvno=0, event_id=event_id) == SUPERSEDED
+        assert decided(floor, kvno=0, changed_at=CHANGED_AT + 1, event_id=event_id) == Write(floor)
+
+
+# -- a restored AD domain ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_epoch_wins_with_a_lower_version() -> None:
+    assert decided(MARKER, key_epoch=1, kvno=2) == Write(MARKER)
+
+
+def test_what_was_captured_before_the_restore_is_superseded_by_what_came_after() -> None:
+    assert decided(replace(MARKER, epoch=1, kvno=2), key_epoch=0, epoch=1, kvno=9) == SUPERSEDED
+
+
+def test_a_consumer_with_an_old_epoch_loses_nothing() -> None:
+    decision = decided(replace(MARKER, epoch=1, kvno=2), key_epoch=0, epoch=0, kvno=9)
+    assert isinstance(decision, Refuse)
+    assert decision.reason is Reason.REFUSED
+    assert "epoch 1" in decision.diagnostic
+
+
+# -- two kinds of order -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("marker_kvno", "kvno"), [(7, 0), (0, 7)])
+def test_orders_never_mix_in_silence(marker_kvno: int, kvno: int) -> None:
+    decision = decided(replace(MARKER, kvno=marker_kvno), kvno=kvno)
+    assert isinstance(decision, Refuse)
+    assert decision.reason is Reason.REFUSED
+
+
+def test_of_two_changes_with_one_time_the_later_captured_wins() -> None:
+    timed = replace(MARKER, kvno=0)
+    assert decided(timed, kvno=0, event_id=OTHER) == Write(timed)
+    assert decided(replace(timed, event_id=OTHER), kvno=0, event_id=EVENT_ID) == SUPERSEDED
+    assert decided(timed, kvno=0, event_id=EVENT_ID) == DUPLICATE
+
+
+# -- a password that went away ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marker", [MARKER, MARKER.with_flag(MUST_CHANGE_DONE)])
+@pytest.mark.parametrize("event_id", [EVENT_ID, OTHER])
+def test_a_preserved_and_undeleted_user_gets_the_password_back(marker: Marker, event_id: UUID) -> None:
+    assert decided(marker, event_id=event_id, must_change=True, times_kept=True) == Write(marker)
+    known = datetime(2026, 11, 24, tzinfo=UTC)
+    assert decided(MARKER, event_id=event_id, times_kept=True, last_change=known) == DUPLICATE
+    # A server without IPA's plugin keeps no times, which says nothing.
+    assert decided(MARKER, event_id=event_id) == DUPLICATE
+
+
+def test_must_change_is_finished_once() -> None:
+    assert decided(MARKER, must_change=True) == Finish(MARKER, Verdict.DUPLICATE)
+    assert decided(MARKER.with_flag(MUST_CHANGE_DONE), must_change=True) == DUPLICATE
+    tick: dict[str, Any] = {"must_change": True, "kind": Kind.EXPIRE}
+    assert decided(MARKER, **tick) == Finish(MARKER, Verdict.APPLIED)
+    assert decided(MARKER, kvno=6, **tick) == SUPERSEDED
+    early = decided(MARKER, kvno=8, **tick)
+    assert isinstance(early, Refuse)
+    assert early.reason is Reason.EARLY
+
+
+def test_seconds_of_one_version_decide_and_their_parts_do_not() -> None:
+    start = CHANGED_AT - CHANGED_AT % UNITS_PER_SECOND
+    marker = replace(MARKER, changed_at=start)
+    assert decided(marker, changed_at=start + UNITS_PER_SECOND) == Write(marker)
+    assert decided(marker, changed_at=start + UNITS_PER_SECOND - 1) == DUPLICATE
+    assert decided(marker, changed_at=start - 1) == SUPERSEDED
