@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.lab.process import run_tool
 
+# Made long ago: GnuPG uses no key from the future, and a controller may run with a clock that is a year back.
 _PARAMETERS = b"""%no-protection
 Key-Type: eddsa
 Key-Curve: ed25519
@@ -17,6 +18,7 @@ Subkey-Curve: cv25519
 Subkey-Usage: encrypt
 Name-Real: passrelay lab
 Name-Email: capture@lab.example
+Creation-Date: 20200101T000000
 Expire-Date: 0
 %commit
 """

@@ -112,6 +112,7 @@ class Process:
         self._signal_group(signal.SIGKILL)
         if self.child is not None:
             self.child.wait()
+            _forget_clock(self.child.pid)
 
     def stop(self, timeout_seconds: float = 30) -> int | None:
         """SIGTERM to the program, then SIGKILL to what is left of its group; returns its exit code."""
@@ -121,13 +122,21 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.child.wait(timeout_seconds)
         self._signal_group(signal.SIGKILL)
-        return self.child.wait()
+        code = self.child.wait()
+        _forget_clock(self.child.pid)
+        return code
 
     def _signal_group(self, number: int) -> None:
         if self.child is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child.pid, number)
+
+
+def _forget_clock(pid: int) -> None:
+    """Remove what libfaketime (tests/lab/clock.py) leaves behind where its process was killed."""
+    for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):
+        path.unlink(missing_ok=True)
 
 
 def wait_for(
