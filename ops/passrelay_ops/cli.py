@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from passrelay_ops.commands import config, consumer, dead, keys, producer, status, topology
+from passrelay_ops.commands import config, consumer, dead, idm, keys, producer, settle, status, topology
 from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
 from passrelay_schemas.errors import PassrelayError
@@ -24,7 +24,9 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead.app, name="dead")
+app.add_typer(idm.app, name="idm")
 app.command("status")(status.status)
+app.command("settle")(settle.settle)
 
 
 def _version(wanted: bool) -> None:

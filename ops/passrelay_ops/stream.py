@@ -1,4 +1,4 @@
-"""Reading a RabbitMQ stream over AMQP 0-9-1 from an offset to its end as it is at the start; it destroys nothing.
+"""Reading a RabbitMQ stream over AMQP 0-9-1, to its end as it is at the start or on and on; it destroys nothing.
 
 Streams need basic.qos, x-stream-offset and acks (which only give credit), and tell nobody where they end: the end is
 found by reading the last chunk first.
@@ -62,6 +62,16 @@ def read(connection: BlockingConnection, name: str, *, since: datetime | None = 
     raise UnavailableError(f"stream {name}: nothing came for {_PATIENCE_SECONDS} s before its end at offset {end}")
 
 
+def follow(connection: BlockingConnection, name: str, *, after: int | None, seconds: float) -> Iterator[StreamMessage]:
+    """Every message behind offset `after` (None: from the first), also those to come, until `seconds` are over."""
+    deadline = time.monotonic() + seconds
+    # From `after` itself: not every version knows an offset where nothing is yet.
+    with _Reader(connection, name, "first" if after is None else after) as reader:
+        while (message := reader.wait(deadline - time.monotonic())) is not None:
+            if after is None or message.offset > after:
+                yield message
+
+
 def last_offset(connection: BlockingConnection, name: str) -> int | None:
     """The offset of the newest message, or None for an empty stream."""
     with _Reader(connection, name, "last") as reader:
@@ -79,7 +89,7 @@ def last_offset(connection: BlockingConnection, name: str) -> int | None:
 class _Reader:
     """One consumer on a channel of its own."""
 
-    def __init__(self, connection: BlockingConnection, name: str, offset: str | datetime) -> None:
+    def __init__(self, connection: BlockingConnection, name: str, offset: str | int | datetime) -> None:
         self._connection = connection
         self._name = name
         self._waiting: deque[StreamMessage] = deque()

@@ -20,6 +20,7 @@ from passrelay_ops.stream import StreamMessage
 from passrelay_schemas.errors import ConfigurationError, MarkerError, UnavailableError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import rfc3339, to_datetime
+from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.record import Record
 from passrelay_schemas.settings import DomainSettings, IdmSettings
@@ -45,10 +46,7 @@ def find(user: str, idm: IdmSettings, domain: DomainSettings) -> Found:
 
     UnavailableError names every server that did not.
     """
-    try:
-        account = Account(guid=_NOBODY, sam_account_name=user, user_principal_name=user if "@" in user else None)
-    except ValidationError as error:
-        raise ConfigurationError(f"USER {user!r:.60}: no account name: {describe_fault(error)}") from None
+    account = account_of(user)
     failures = []
     for url in idm.servers:
         directory = Directory(url, idm)
@@ -63,10 +61,18 @@ def find(user: str, idm: IdmSettings, domain: DomainSettings) -> Found:
     raise UnavailableError("no IdM server answers: " + "; ".join(failures))
 
 
+def account_of(user: str) -> Account:
+    """The account of this sAMAccountName or UPN, as the match filter needs it; ConfigurationError for no such name."""
+    try:
+        return Account(guid=_NOBODY, sam_account_name=user, user_principal_name=user if "@" in user else None)
+    except ValidationError as error:
+        raise ConfigurationError(f"USER {user!r:.60}: no account name: {describe_fault(error)}") from None
+
+
 def in_words(marker: Marker) -> str:
     """A marker as a sentence."""
     if FLOOR in marker.flags:
-        text = f"an operator's floor: only changes after password version {marker.kvno} pass"
+        text = f"an operator's floor of {marker.applied_at}: {_passing(marker)}"
     else:
         text = f"password version {marker.kvno}" if marker.kvno else "a password"
         text += f", changed {rfc3339(to_datetime(marker.changed_at))}, written here {marker.applied_at}"
@@ -75,27 +81,40 @@ def in_words(marker: Marker) -> str:
     return text
 
 
+def _passing(floor: Marker) -> str:
+    account = f"of AD account {floor.guid}"
+    if not floor.kvno:
+        after = f"only changes after {rfc3339(to_datetime(floor.changed_at))} pass"
+        return f"{after}, {account}" if floor.changed_at else f"every change {account} passes"
+    until = "" if floor.changed_at >= MAX_FILETIME else f" of {rfc3339(to_datetime(floor.changed_at))}"
+    return f"only changes after password version {floor.kvno}{until} pass, {account}"
+
+
 def describe(found: Found, entry: Entry) -> dict[str, Any]:
     """One entry for a document."""
-    marker = entry.marker
     return {
         "domain": found.domain,
         "server": found.server,
         "dn": entry.dn,
         "idm_changed_at": _time(entry.last_change),
         "idm_expires_at": _time(entry.expiration),
-        "marker": None
-        if marker is None
-        else {
-            "text": in_words(marker),
-            "epoch": marker.epoch,
-            "kvno": marker.kvno,
-            "ad_changed_at": rfc3339(to_datetime(marker.changed_at)),
-            "guid": str(marker.guid),
-            "event_id": str(marker.event_id),
-            "applied_at": marker.applied_at,
-            "flags": sorted(marker.flags),
-        },
+        "marker": describe_marker(entry.marker),
+    }
+
+
+def describe_marker(marker: Marker | None) -> dict[str, Any] | None:
+    """A marker for a document."""
+    if marker is None:
+        return None
+    return {
+        "text": in_words(marker),
+        "epoch": marker.epoch,
+        "kvno": marker.kvno,
+        "ad_changed_at": rfc3339(to_datetime(marker.changed_at)),
+        "guid": str(marker.guid),
+        "event_id": str(marker.event_id),
+        "applied_at": marker.applied_at,
+        "flags": sorted(marker.flags),
     }
 
 

@@ -65,7 +65,8 @@ REPAIRS: dict[Reason, str] = {
     Reason.AMBIGUOUS: "make the [[domain]] match filter hit one entry only, then recapture the user on a DC",
     Reason.PROTECTED: "nothing: accounts of this kind are never written to IdM",
     Reason.NOT_LISTED: "add passrelay's bind DN to passSyncManagersDNs on that IdM server",
-    Reason.IDENTITY: "the IdM entry belongs to another AD account: find out whose it is before anything else",
+    Reason.IDENTITY: "the IdM entry belongs to another AD account: find out whose it is; if that one was deleted and "
+    "made again under this name, `passrelay idm marker rebind USER --guid GUID`, then recapture the user on a DC",
     Reason.POLICY: "the user must choose another password in AD, or IdM's policy must allow this one",
     Reason.BAD_SIGNATURE: "somebody changed the message, or two producers share one key id: check the producer's keys",
     Reason.UNTRUSTED: "enroll the producer's signing key on the consumers: `passrelay keys enroll FILE`",
