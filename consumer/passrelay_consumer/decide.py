@@ -17,7 +17,7 @@ NEWER = "newer"
 IDM_NEWER = "idm_newer"
 """Superseded: the entry has no marker and its IdM password is younger than the AD change."""
 NOT_CARRIED = "not_carried"
-"""Superseded: a must-change tick where carry_must_change is off."""
+"""Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
 
 
 _ADMINS = "cn=admins,cn=groups,"
@@ -31,11 +31,34 @@ class Entry:
 
     dn: str
     marker: Marker | None = None
+    proof: Marker | None = None
+    """The marker as the password's own write left it. IdM's servers merge attribute by attribute, and the must-change
+    step writes the marker alone, so that a marker can end beside another write's password."""
     object_classes: frozenset[str] = frozenset()
     last_change: datetime | None = None
     expiration: datetime | None = None
     groups: frozenset[str] = frozenset()
     """DNs of memberOf, lower case; IdM keeps indirect memberships there too."""
+
+    @property
+    def known(self) -> Marker | None:
+        """What is compared with: the newer of marker and proof. A floor stands for itself."""
+        if self.marker is None or self._stands_alone:
+            return self.marker
+        return max(self.marker, self.proof or self.marker, key=lambda found: found.key)
+
+    @property
+    def torn(self) -> bool:
+        """Marker and password are of two writes."""
+        if self.marker is None or self.proof is None or self._stands_alone:
+            return False
+        return self.marker.without_flags() != self.proof
+
+    @property
+    def _stands_alone(self) -> bool:
+        return self.marker is not None and (
+            FLOOR in self.marker.flags or self.proof is None or self.proof.guid != self.marker.guid
+        )
 
     @property
     def is_admin(self) -> bool:
@@ -65,9 +88,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Write:
-    """Set the password, replacing exactly the marker that was read."""
-
-    old: Marker | None
+    """Set the password, replacing exactly what was read of marker and proof."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +134,11 @@ def decide(
     `key` is the event's place in its domain's order, `epoch` the domain's newest; `times_kept` says that the server
     has IPA's password plugin, which sets krbLastPwdChange with each password.
     """
-    marker = entry.marker
-    if event.kind is Kind.EXPIRE and not carry_must_change:
+    marker, known = entry.marker, entry.known
+    carries = carry_must_change and entry.kerberos
+    if event.kind is Kind.EXPIRE and not carries:
         return Settled(Verdict.SUPERSEDED, NOT_CARRIED)
-    if marker is None:
+    if marker is None or known is None:
         return _first(event, entry, idm_newer_wins=idm_newer_wins)
     odd = _not_comparable(event, key, marker, epoch)
     if odd is not None:
@@ -124,24 +146,16 @@ def decide(
     if FLOOR in marker.flags and key.place <= marker.key.place:
         return Settled(Verdict.SUPERSEDED, NEWER)
     if event.kind is Kind.EXPIRE:
-        return _expire(key, marker)
-    own = marker.event_id == event_id
-    if own or key == marker.key:
-        removed = times_kept and entry.password_removed
-        must_change = event.must_change and carry_must_change
-        return _same(marker, entry, own=own, removed=removed, must_change=must_change)
-    return Write(marker) if key > marker.key else Settled(Verdict.SUPERSEDED, NEWER)
-
-
-def _same(marker: Marker, entry: Entry, *, own: bool, removed: bool, must_change: bool) -> Decision:
-    """The marker has this event's own key: look whether all of it still holds."""
-    if removed:
-        return Write(marker)
-    if must_change and MUST_CHANGE_DONE not in marker.flags:
+        return _expire(key, entry, marker, known)
+    if key < known.key:
+        return Settled(Verdict.SUPERSEDED, NEWER)
+    if key > known.key or entry.torn or (times_kept and entry.password_removed):
+        return Write()
+    if event.must_change and carries and MUST_CHANGE_DONE not in marker.flags:
         return Finish(marker, Verdict.DUPLICATE)
-    if own and _expired_by_our_write(entry, marker):
+    if marker.event_id == event_id and _expired_by_our_write(entry, marker):
         # A server that does not list us took the write and expired the user: write again, on a better one.
-        return Write(marker)
+        return Write()
     return Settled(Verdict.DUPLICATE)
 
 
@@ -178,15 +192,15 @@ def _first(event: PasswordChanged, entry: Entry, *, idm_newer_wins: bool) -> Dec
         return Settled(Verdict.SUPERSEDED, IDM_NEWER)
     if event.kind is Kind.EXPIRE:
         return _early()
-    return Write(None)
+    return Write()
 
 
-def _expire(key: OrderKey, marker: Marker) -> Decision:
+def _expire(key: OrderKey, entry: Entry, marker: Marker, known: Marker) -> Decision:
     # The tick belongs to one password: the one with its own kvno.
-    if (key.epoch, key.kvno) > (marker.epoch, marker.kvno):
-        return _early()
-    if (key.epoch, key.kvno) < (marker.epoch, marker.kvno):
+    if (key.epoch, key.kvno) < (known.epoch, known.kvno):
         return Settled(Verdict.SUPERSEDED, NEWER)
+    if (key.epoch, key.kvno) > (known.epoch, known.kvno) or entry.torn:
+        return _early()
     if MUST_CHANGE_DONE in marker.flags:
         return Settled(Verdict.DUPLICATE)
     return Finish(marker, Verdict.APPLIED)

@@ -18,11 +18,10 @@ from passrelay_schemas.event import Account
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
-OWN_MARKER_ATTRIBUTE = "passrelayMarker"
 
 Changes = dict[str, list[tuple[str, list[bytes]]]]
 
@@ -65,16 +64,17 @@ def match_filter(template: str, account: Account) -> str:
 def write_changes(
     *,
     password: Secret,
-    old: Marker | None,
     new: Marker,
     entry: Entry,
-    attribute: str,
+    idm: IdmSettings,
     unlock_at: datetime | None,
 ) -> Changes:
-    """Step 9 as one modify: password and marker together, so a stale marker (16) leaves the password alone."""
+    """Step 9 as one modify: password, marker and proof together, so that a stale one (16) leaves the password alone."""
     changes: Changes = {"userPassword": [(ldap3.MODIFY_REPLACE, [password.reveal().encode("utf-8")])]}
-    changes[attribute] = _replace_exactly(old, new)
-    if attribute == OWN_MARKER_ATTRIBUTE and MARKER_CLASS.lower() not in entry.object_classes:
+    changes[idm.marker_attribute] = _replace_exactly(entry.marker, new)
+    if idm.proof is not None:
+        changes[idm.proof] = _replace_exactly(entry.proof, new)
+    if idm.marker_attribute == OWN_MARKER and MARKER_CLASS.lower() not in entry.object_classes:
         changes["objectClass"] = [(ldap3.MODIFY_ADD, [MARKER_CLASS.encode()])]
     if unlock_at is not None and entry.kerberos:
         changes["krbLastAdminUnlock"] = [(ldap3.MODIFY_REPLACE, [generalized_time(unlock_at)])]
@@ -171,17 +171,16 @@ class Directory:
     @property
     def _attributes(self) -> list[str]:
         marker = self._settings.marker_attribute
-        return ["objectClass", "memberOf", marker, "krbLastPwdChange", "krbPasswordExpiration"]
+        proof = [self._settings.proof] if self._settings.proof else []
+        return ["objectClass", "memberOf", marker, *proof, "krbLastPwdChange", "krbPasswordExpiration"]
 
     def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
         folded = {name.lower(): values for name, values in attributes.items()}
-        marker = folded.get(self._settings.marker_attribute.lower())
-        if marker and len(marker) > 1:
-            raise MarkerError("more than one value: the marker attribute must be single-valued")
         last, expiration = folded.get("krblastpwdchange"), folded.get("krbpasswordexpiration")
         return Entry(
             dn=dn,
-            marker=Marker.parse(marker[0].decode("utf-8", "replace")) if marker else None,
+            marker=_marker(folded.get(self._settings.marker_attribute.lower())),
+            proof=_marker(folded.get(self._settings.proof.lower())) if self._settings.proof else None,
             object_classes=frozenset(
                 value.decode("ascii", "replace").lower() for value in folded.get("objectclass", ())
             ),
@@ -229,6 +228,14 @@ class Directory:
                 raise
             self._connection = connection
         return self._connection
+
+
+def _marker(values: Sequence[bytes] | None) -> Marker | None:
+    if not values:
+        return None
+    if len(values) > 1:
+        raise MarkerError("more than one value: the marker attribute must be single-valued")
+    return Marker.parse(values[0].decode("utf-8", "replace"))
 
 
 def _expired(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from passrelay_consumer.decide import NEWER
 from passrelay_consumer.outcome import Outcome
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError
@@ -71,13 +72,12 @@ Disposition = Final | Later | Again | Settled | Dropped
 def dispose(outcome: Outcome, counters: Counters, *, horizon: timedelta, settles: bool = False) -> Disposition:
     """The disposition of an outcome; entry trouble becomes dead, reason unchanged, when it has waited `horizon`.
 
-    `settles`: there are several servers, so a write of this event (applied_at tells) is looked at again.
+    `settles`: there are several servers, so a write of this event is looked at again.
     """
     if counters.settle and outcome.authentic:  # the header is not signed: what is not an event of ours is no copy
         return _settling(outcome, counters, horizon)
     if outcome.verdict is not Verdict.RETRY:
-        ours = outcome.applied_at is not None and outcome.verdict in {Verdict.APPLIED, Verdict.DUPLICATE}
-        return Final(outcome, settle=settles and ours)
+        return Final(outcome, settle=settles and outcome.settle)
     if outcome.reason in WAITING_REASONS and _waited_in_tiers(counters.attempt) >= horizon:
         return Final(replace(outcome, verdict=Verdict.DEAD))
     attempt = counters.attempt + 1
@@ -91,7 +91,8 @@ def _settling(outcome: Outcome, counters: Counters, horizon: timedelta) -> Dispo
             return again
         case Verdict.DUPLICATE:
             return again if outcome.unsettled else Settled(outcome)
-        case Verdict.SUPERSEDED:
+        case Verdict.SUPERSEDED if outcome.reason == NEWER:
+            # The newer event's own copy is on its way, or that event is not acked yet.
             return Settled(outcome)
         case _:
             # No letter: the event itself was applied and is on record.

@@ -67,7 +67,13 @@ class _Progress:
     """Our modify succeeded, or its answer was lost, so that it may have."""
 
     def outcome(
-        self, verdict: Verdict, reason: str | None = None, diagnostic: str = "", applied_at: datetime | None = None
+        self,
+        verdict: Verdict,
+        reason: str | None = None,
+        diagnostic: str = "",
+        applied_at: datetime | None = None,
+        *,
+        settle: bool = False,
     ) -> Outcome:
         account = self.event.account if self.event else None
         return Outcome(
@@ -81,6 +87,7 @@ class _Progress:
             applied_at=applied_at,
             signed_at=self.signed_at,
             changed_at=self.event.changed_at if self.event else None,
+            settle=settle,
             authentic=self.authentic,
         )
 
@@ -167,18 +174,18 @@ class Handler:
                 )
                 match decision:
                     case Settled():
-                        return self._settled(decision, entry, progress)
+                        return self._settled(decision, event, entry, progress)
                     case Refuse():
                         waits = decision.reason in WAITING_REASONS
                         verdict = Verdict.RETRY if waits else Verdict.DEAD
                         return progress.outcome(verdict, decision.reason, decision.diagnostic)
                     case Finish():
-                        diagnostic = self._finish(directory, entry, decision.old)
+                        self._finish(directory, entry, decision.old)
                         again = progress.wrote or progress.settling
                         verdict = Verdict.APPLIED if again else decision.verdict
-                        return progress.outcome(verdict, diagnostic=diagnostic, applied_at=utc_now())
+                        return progress.outcome(verdict, applied_at=utc_now(), settle=True)
                     case Write():
-                        return self._write(directory, entry, decision.old, event, key, progress)
+                        return self._write(directory, entry, event, key, progress)
             except DirectoryError as error:
                 self._judge(error, directory, since=began)
             except MarkerError as error:
@@ -191,7 +198,6 @@ class Handler:
         self,
         directory: Directory,
         entry: Entry,
-        old: Marker | None,
         event: PasswordChanged,
         key: OrderKey,
         progress: _Progress,
@@ -210,10 +216,9 @@ class Handler:
         )
         changes = write_changes(
             password=event.password,
-            old=old,
             new=new,
             entry=entry,
-            attribute=self._idm.marker_attribute,
+            idm=self._idm,
             unlock_at=applied_at if self._idm.unlock else None,
         )
         try:
@@ -234,13 +239,14 @@ class Handler:
                 raise EntryTroubleError(Reason.NOT_LISTED, why)
         diagnostic = ""
         if event.must_change and self._idm.carry_must_change:
-            diagnostic = self._finish(directory, entry, new)
-        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=applied_at)
+            if entry.kerberos:
+                self._finish(directory, entry, new)
+            else:
+                diagnostic = "must change at next login was not carried: the entry has no Kerberos attributes"
+        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=applied_at, settle=True)
 
-    def _finish(self, directory: Directory, entry: Entry, marker: Marker) -> str:
+    def _finish(self, directory: Directory, entry: Entry, marker: Marker) -> None:
         # A second modify: in the first one IPA's plugin would overwrite krbPasswordExpiration (measured).
-        if not entry.kerberos:
-            return "must change at next login was not carried: the entry has no Kerberos attributes"
         directory.modify(
             entry.dn,
             finish_changes(
@@ -250,21 +256,22 @@ class Handler:
                 expired_at=datetime.now(UTC) - timedelta(seconds=1),
             ),
         )
-        return ""
 
-    def _settled(self, decision: Settled, entry: Entry, progress: _Progress) -> Outcome:
+    def _settled(self, decision: Settled, event: PasswordChanged, entry: Entry, progress: _Progress) -> Outcome:
         marker = entry.marker
-        if decision.verdict is Verdict.DUPLICATE and marker is not None and progress.settling:
-            return replace(progress.outcome(decision.verdict), unsettled=self._unsettled(entry.dn, marker, progress))
-        if marker is None or marker.event_id != _event_id(progress):
-            return progress.outcome(decision.verdict, decision.reason)
+        if decision.verdict is Verdict.DUPLICATE and progress.settling:
+            others = self._servers.others(progress.server or "")
+            why = unsettled(entry, {url: self._sight(url, entry.dn) for url in others})
+            return replace(progress.outcome(decision.verdict), unsettled=why)
+        own = marker is not None and marker.event_id == _event_id(progress)
+        # A crash may have come between the write, or the must-change step, and its settle copy.
+        settle = decision.verdict is Verdict.DUPLICATE and (own or event.must_change)
+        if marker is None or not own:
+            return progress.outcome(decision.verdict, decision.reason, settle=settle)
         # When our own write's answer was lost, it did arrive.
         verdict = Verdict.APPLIED if progress.wrote else decision.verdict
-        return progress.outcome(verdict, decision.reason, applied_at=datetime.fromisoformat(marker.applied_at))
-
-    def _unsettled(self, dn: str, marker: Marker, progress: _Progress) -> str:
-        others = self._servers.others(progress.server or "")
-        return unsettled(marker, {url: self._sight(url, dn) for url in others})
+        applied_at = datetime.fromisoformat(marker.applied_at)
+        return progress.outcome(verdict, decision.reason, applied_at=applied_at, settle=settle)
 
     def _sight(self, url: str, dn: str) -> Sight:
         """What another server shows of the entry."""
@@ -274,7 +281,7 @@ class Handler:
         began = time.monotonic()
         directory = self._on(url)
         try:
-            entry = directory.read(dn)
+            return directory.read(dn)
         except DirectoryError as error:
             if error.trouble is Trouble.MISSING:
                 return None
@@ -283,7 +290,6 @@ class Handler:
             return Unreachable(f"LDAP result {error.code}")
         except MarkerError as error:
             return Unreachable(str(error))
-        return entry.marker if entry is not None else None
 
     def _current_server(self) -> Directory:
         url = self._servers.current()

@@ -75,4 +75,6 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _repair(reason: str | None) -> str:
-    return REPAIRS[Reason(reason)] if reason else "read the letter with `passrelay dead show`"
+    if reason in REPAIRS:
+        return REPAIRS[Reason(reason)]
+    return "read the record with `passrelay dead show` or `passrelay status USER`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from passrelay_schemas.marker import Marker
+from passrelay_consumer.decide import Entry
 
 REASON = "settle"
 """The reason in every record of a settle copy, whatever its verdict."""
@@ -22,28 +22,28 @@ class Unreachable:
     why: str
 
 
-Sight = Marker | Unreachable | None
-"""What one server shows of the entry: its marker, or that it has none (None: also when the entry is missing)."""
+Sight = Entry | Unreachable | None
+"""What one server shows: the entry, or that it is missing there."""
 
 
-def unsettled(ours: Marker, elsewhere: Mapping[str, Sight]) -> str:
-    """Why a write that the current server shows as `ours` is not settled yet; empty when it is.
+def unsettled(ours: Entry, elsewhere: Mapping[str, Sight]) -> str:
+    """Why a write that the current server shows in `ours` is not settled yet; empty when it is.
 
-    The text of a marker names one write (event id and time). Where all servers show that very write, every older one
-    is behind it in each server's replication order and can never come back. "Not older than ours" would not be enough.
+    The text of marker and proof names one write (event id and time). Where all servers show that very write, every
+    older one is behind it in each server's replication order and can never come back. "Not older than ours" would not
+    be enough.
     """
     reasons = [reason for url, sight in elsewhere.items() if (reason := _differs(ours, url, sight))]
     return "; ".join(reasons)
 
 
-def _differs(ours: Marker, url: str, sight: Sight) -> str:
+def _differs(ours: Entry, url: str, sight: Sight) -> str:
     match sight:
         case Unreachable(why):
             return f"{url} cannot be asked: {why}"
         case None:
-            return f"{url} has no marker there"
-        case _ if str(sight) != str(ours):
-            behind = "an older" if sight.key < ours.key else "another"
-            return f"{url} shows {behind} write: replication has not brought them together"
+            return f"{url} has no such entry"
+        case Entry(marker=marker, proof=proof) if (marker, proof) != (ours.marker, ours.proof):
+            return f"{url} shows another write: replication has not brought them together"
         case _:
             return ""

@@ -26,6 +26,8 @@ from passrelay_schemas.secret import Secret
 
 DEFAULT_DIRECTORY = Path("/etc/passrelay")
 DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
+OWN_MARKER, OWN_PROOF = "passrelayMarker", "passrelayProof"
+"""The attributes of our own schema (ops/idm/schema.ldif)."""
 _PLACEHOLDERS = ("{sam}", "{upn}", "{guid}", "{sid}")
 
 
@@ -219,8 +221,11 @@ class IdmSettings(Section):
     """The service account: uid=passrelay,cn=sysaccounts,cn=etc,<suffix>."""
     password_file: Path
     """File (mode 0600) with the service account's password; read again at every connection."""
-    marker_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = "passrelayMarker"
+    marker_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = OWN_MARKER
     """The attribute that holds the marker; single-valued."""
+    proof_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+    """The attribute that says which write set the password; single-valued. Unset: passrelayProof beside
+    passrelayMarker, and none beside a marker_attribute of your own, which is right with one server only."""
     probe_dn: str | None = None
     """The disabled entry on which servers are tried; default: uid=passrelay-probe beside bind_dn."""
     unlock: bool = True
@@ -237,6 +242,22 @@ class IdmSettings(Section):
     """How often each server in use is probed."""
     settle: bool = True
     """With several servers: look at each write again until all of them show it. Off only to see what it is good for."""
+
+    @model_validator(mode="after")
+    def _proof_beside_a_marker(self) -> Self:
+        if self.settles and self.proof is None:
+            raise ValueError(
+                "several servers need proof_attribute beside a marker_attribute of your own: name another "
+                "single-valued attribute that nobody else writes"
+            )
+        if self.proof is not None and self.proof.lower() == self.marker_attribute.lower():
+            raise ValueError("proof_attribute and marker_attribute must be two attributes")
+        return self
+
+    @property
+    def proof(self) -> str | None:
+        """The effective proof_attribute."""
+        return self.proof_attribute or (OWN_PROOF if self.marker_attribute == OWN_MARKER else None)
 
     @property
     def settles(self) -> bool:

@@ -398,6 +398,100 @@ def test_an_enrolled_producer_speaks_for_its_own_domain_only(rig: Rig) -> None:
         assert (outcome.verdict, outcome.reason) == (Verdict.DEAD, Reason.FOREIGN_DOMAIN)
 
 
+# --- several servers
+
+
+def _look_again(handler: Handler, raw: bytes) -> Outcome:
+    outcome = handler.handle(Delivery(raw, Counters(settle=1), datetime.now(UTC)))
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def second(
+    lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority, rig: Rig
+) -> Iterator[Directory]:
+    """A second server that does not replicate: what replication would bring is put there by hand."""
+    directory = Directory(lab_folder.path / "second", reservations, ca)
+    directory.start()
+    with directory.manager() as manager:  # one service account with one password
+        password = rig.directory.password_file.read_text().strip()
+        manager.modify(directory.service_dn, {"userPassword": [(ldap3.MODIFY_REPLACE, [password])]})
+    yield directory
+    directory.stop()
+
+
+def _replicate(user: str, source: Directory, target: Directory) -> None:
+    entry = source.read(user)
+    with target.manager() as manager:
+        manager.modify(target.user_dn(user), {"objectClass": [(ldap3.MODIFY_ADD, ["passrelayAccount"])]})
+        for attribute in ("passrelayMarker", "passrelayProof"):
+            manager.modify(target.user_dn(user), {attribute: [(ldap3.MODIFY_REPLACE, entry[attribute])]})
+
+
+def test_a_write_is_settled_only_when_every_server_shows_that_very_write(rig: Rig, second: Directory) -> None:
+    handler = rig.make(servers=[rig.directory.ldaps_url, second.ldaps_url])
+    user, new = rig.user(), canary_password()
+    second.add_user(user, canary_password())
+    raw = rig.envelope(user, new, 4)
+    rig.deliver(raw)
+    before = rig.directory.read(user)
+    lonely = _look_again(handler, raw)
+    assert (lonely.verdict, second.ldaps_url in lonely.unsettled) == (Verdict.DUPLICATE, True)
+    _replicate(user, rig.directory, second)
+    settled = _look_again(handler, raw)
+    assert (settled.verdict, settled.unsettled) == (Verdict.DUPLICATE, "")
+    assert rig.directory.read(user) == before
+    second.stop()
+    try:
+        assert second.ldaps_url in _look_again(handler, raw).unsettled
+    finally:
+        second.start()
+
+
+def test_what_replication_took_back_is_written_again(rig: Rig, second: Directory) -> None:
+    handler = rig.make(servers=[rig.directory.ldaps_url, second.ldaps_url])
+    user, new, old = rig.user(), canary_password(), canary_password()
+    second.add_user(user, canary_password())
+    older, newer = rig.envelope(user, old, 4), rig.envelope(user, new, 5)
+    rig.deliver(newer)
+    written = rig.marker(user)
+    with rig.directory.manager() as manager:  # the last writer won: an older write of another server
+        back = Marker(0, 4, 0, written.guid, uuid4(), written.applied_at)
+        manager.modify(
+            rig.directory.user_dn(user),
+            {
+                "passrelayMarker": [(ldap3.MODIFY_REPLACE, [str(back)])],
+                "passrelayProof": [(ldap3.MODIFY_REPLACE, [str(back)])],
+                "userPassword": [(ldap3.MODIFY_REPLACE, [old])],
+            },
+        )
+    again = _look_again(handler, newer)
+    assert (again.verdict, again.server) == (Verdict.APPLIED, rig.directory.ldaps_url)
+    assert rig.directory.binds(user, new)
+    assert rig.marker(user).key == written.key
+    assert rig.marker(user) != written  # another write, so that nobody takes the servers for equal before it is there
+    assert _look_again(handler, older).verdict is Verdict.SUPERSEDED
+
+
+def test_of_two_consumers_with_one_event_only_the_one_that_wrote_says_applied(rig: Rig) -> None:
+    user, new = rig.user(), canary_password()
+    raw, late = rig.envelope(user, new, 2), rig.make()
+    late.handle(Delivery(rig.envelope(user, canary_password(), 1), Counters(), datetime.now(UTC)))
+    directory = late._directories[rig.directory.ldaps_url]
+    modify = directory.modify
+
+    def overtaken(dn: str, changes: Any) -> None:
+        assert rig.deliver(raw).verdict is Verdict.APPLIED
+        directory.modify = modify  # type: ignore[method-assign]
+        modify(dn, changes)
+
+    directory.modify = overtaken  # type: ignore[method-assign]
+    outcome = late.handle(Delivery(raw, Counters(), datetime.now(UTC)))
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict is Verdict.DUPLICATE
+
+
 # --- a server in trouble
 
 
@@ -455,92 +549,3 @@ def test_a_wrong_ca_a_wrong_name_and_a_wrong_password_are_server_trouble(rig: Ri
     outcome = rig.make(servers=[rig.directory.ldap_url]).handle(Delivery(raw, Counters(), datetime.now(UTC)))
     assert isinstance(outcome, Outcome)
     assert outcome.verdict is Verdict.APPLIED, "StartTLS works too"
-
-
-# --- several servers
-
-
-def _look_again(handler: Handler, raw: bytes) -> Outcome:
-    outcome = handler.handle(Delivery(raw, Counters(settle=1), datetime.now(UTC)))
-    assert isinstance(outcome, Outcome)
-    return outcome
-
-
-@pytest.fixture(scope="module")
-def second(
-    lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority, rig: Rig
-) -> Iterator[Directory]:
-    """A second server that does not replicate: what replication would bring is put there by hand."""
-    directory = Directory(lab_folder.path / "second", reservations, ca)
-    directory.start()
-    with directory.manager() as manager:  # one service account with one password
-        password = rig.directory.password_file.read_text().strip()
-        manager.modify(directory.service_dn, {"userPassword": [(ldap3.MODIFY_REPLACE, [password])]})
-    yield directory
-    directory.stop()
-
-
-def _replicate(user: str, source: Directory, target: Directory) -> None:
-    marker = source.read(user)["passrelayMarker"]
-    with target.manager() as manager:
-        manager.modify(target.user_dn(user), {"objectClass": [(ldap3.MODIFY_ADD, ["passrelayAccount"])]})
-        manager.modify(target.user_dn(user), {"passrelayMarker": [(ldap3.MODIFY_REPLACE, marker)]})
-
-
-def test_a_write_is_settled_only_when_every_server_shows_that_very_write(rig: Rig, second: Directory) -> None:
-    handler = rig.make(servers=[rig.directory.ldaps_url, second.ldaps_url])
-    user, new = rig.user(), canary_password()
-    second.add_user(user, canary_password())
-    raw = rig.envelope(user, new, 4)
-    rig.deliver(raw)
-    before = rig.directory.read(user)
-    lonely = _look_again(handler, raw)
-    assert (lonely.verdict, second.ldaps_url in lonely.unsettled) == (Verdict.DUPLICATE, True)
-    _replicate(user, rig.directory, second)
-    settled = _look_again(handler, raw)
-    assert (settled.verdict, settled.unsettled) == (Verdict.DUPLICATE, "")
-    assert rig.directory.read(user) == before
-    second.stop()
-    try:
-        assert second.ldaps_url in _look_again(handler, raw).unsettled
-    finally:
-        second.start()
-
-
-def test_what_replication_took_back_is_written_again(rig: Rig, second: Directory) -> None:
-    handler = rig.make(servers=[rig.directory.ldaps_url, second.ldaps_url])
-    user, new, old = rig.user(), canary_password(), canary_password()
-    second.add_user(user, canary_password())
-    older, newer = rig.envelope(user, old, 4), rig.envelope(user, new, 5)
-    rig.deliver(newer)
-    written = rig.marker(user)
-    with rig.directory.manager() as manager:  # the last writer won: an older write of another server
-        back = Marker(0, 4, 0, written.guid, uuid4(), written.applied_at)
-        manager.modify(
-            rig.directory.user_dn(user),
-            {"passrelayMarker": [(ldap3.MODIFY_REPLACE, [str(back)])], "userPassword": [(ldap3.MODIFY_REPLACE, [old])]},
-        )
-    again = _look_again(handler, newer)
-    assert (again.verdict, again.server) == (Verdict.APPLIED, rig.directory.ldaps_url)
-    assert rig.directory.binds(user, new)
-    assert rig.marker(user).key == written.key
-    assert rig.marker(user) != written  # another write, so that nobody takes the servers for equal before it is there
-    assert _look_again(handler, older).verdict is Verdict.SUPERSEDED
-
-
-def test_of_two_consumers_with_one_event_only_the_one_that_wrote_says_applied(rig: Rig) -> None:
-    user, new = rig.user(), canary_password()
-    raw, late = rig.envelope(user, new, 2), rig.make()
-    late.handle(Delivery(rig.envelope(user, canary_password(), 1), Counters(), datetime.now(UTC)))
-    directory = late._directories[rig.directory.ldaps_url]
-    modify = directory.modify
-
-    def overtaken(dn: str, changes: Any) -> None:
-        assert rig.deliver(raw).verdict is Verdict.APPLIED
-        directory.modify = modify  # type: ignore[method-assign]
-        modify(dn, changes)
-
-    directory.modify = overtaken  # type: ignore[method-assign]
-    outcome = late.handle(Delivery(raw, Counters(), datetime.now(UTC)))
-    assert isinstance(outcome, Outcome)
-    assert outcome.verdict is Verdict.DUPLICATE

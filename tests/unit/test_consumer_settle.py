@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from passrelay_consumer.decide import Entry
 from passrelay_consumer.disposition import Again, Dropped, Final, Later, Settled, dispose
 from passrelay_consumer.outcome import Outcome
 from passrelay_consumer.settle import Sight, Unreachable, unsettled
@@ -16,7 +17,8 @@ from passrelay_schemas.message import Counters, envelope_properties
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.unit.builders import CHANGED_AT, EVENT_ID, GUID
 
-OURS = Marker(0, 300, CHANGED_AT, GUID, EVENT_ID, "2026-11-24T22:42:33.120Z")
+WRITE = Marker(0, 300, CHANGED_AT, GUID, EVENT_ID, "2026-11-24T22:42:33.120Z")
+OURS = Entry("uid=a", WRITE, WRITE)
 B = "ldaps://b.idm.test"
 C = "ldaps://c.idm.test"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -31,11 +33,13 @@ def test_the_same_write_on_every_server_is_settled() -> None:
 @pytest.mark.parametrize(
     "sight",
     [
-        replace(OURS, kvno=200),
-        replace(OURS, kvno=400),  # newer, but not here yet: an older one could still come in between
-        replace(OURS, applied_at="2026-11-24T22:42:33.121Z"),  # the same event, another write
-        replace(OURS, event_id=UUID(int=1)),
-        OURS.with_flag(MUST_CHANGE_DONE),
+        replace(OURS, marker=replace(WRITE, kvno=200)),
+        replace(OURS, marker=replace(WRITE, kvno=400)),  # newer: an older one could still come in between
+        replace(OURS, marker=replace(WRITE, applied_at="2026-11-24T22:42:33.121Z")),  # the same event, another write
+        replace(OURS, marker=replace(WRITE, event_id=UUID(int=1))),
+        replace(OURS, marker=WRITE.with_flag(MUST_CHANGE_DONE)),
+        replace(OURS, proof=replace(WRITE, kvno=200)),  # another write's password beside our marker
+        replace(OURS, marker=None),
         None,
         Unreachable("no answer"),
     ],
@@ -46,16 +50,16 @@ def test_anything_else_on_one_server_is_not(sight: Sight) -> None:
     assert C not in why
 
 
-WRITTEN = Outcome(Verdict.APPLIED, applied_at=NOW, authentic=True)
+WRITTEN = Outcome(Verdict.APPLIED, applied_at=NOW, settle=True, authentic=True)
 
 
 @pytest.mark.parametrize(
     ("outcome", "settle"),
     [
         (WRITTEN, True),
-        (Outcome(Verdict.DUPLICATE, applied_at=NOW), True),  # its own write, found again after a crash
+        (Outcome(Verdict.DUPLICATE, settle=True), True),  # its own write, found again after a crash
         (Outcome(Verdict.DUPLICATE), False),  # another event's write: that one has its own copy
-        (Outcome(Verdict.SUPERSEDED, "newer", applied_at=NOW), False),
+        (Outcome(Verdict.SUPERSEDED, "newer"), False),
         (Outcome(Verdict.DEAD, "policy"), False),
     ],
 )
@@ -80,15 +84,23 @@ def test_what_is_not_settled_has_another_round_for_ever(outcome: Outcome, settle
     assert (again.round, again.tier.name) == (settle_round + 1, tier)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.DUPLICATE, Verdict.SUPERSEDED])
-def test_what_is_settled_or_superseded_ends(verdict: Verdict) -> None:
-    outcome = Outcome(verdict, authentic=True)
+@pytest.mark.parametrize(
+    "outcome", [Outcome(Verdict.DUPLICATE, authentic=True), Outcome(Verdict.SUPERSEDED, "newer", authentic=True)]
+)
+def test_what_is_settled_or_superseded_ends(outcome: Outcome) -> None:
     assert dispose(outcome, Counters(settle=3), horizon=DAY, settles=True) == Settled(outcome)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.DEAD])
-def test_a_copy_is_never_a_dead_letter(verdict: Verdict) -> None:
-    outcome = Outcome(verdict, Reason.USER_MISSING, authentic=True)
+@pytest.mark.parametrize(
+    ("verdict", "reason"),
+    [
+        (Verdict.RETRY, "user_missing"),
+        (Verdict.DEAD, "policy"),
+        (Verdict.SUPERSEDED, "idm_newer"),  # no newer event of AD, only a server that has no marker yet
+    ],
+)
+def test_a_copy_is_never_a_dead_letter_and_ends_at_the_horizon(verdict: Verdict, reason: str) -> None:
+    outcome = Outcome(verdict, reason, authentic=True)
     ends = [dispose(outcome, Counters(settle=number), horizon=DAY, settles=True) for number in range(1, 60)]
     assert {type(end) for end in ends} == {Again, Dropped}
     assert isinstance(ends[0], Again)
