@@ -114,6 +114,11 @@ class BrokerFolder:
                 return False
         return True
 
+    def last_lines(self) -> str:
+        """The end of every log, for error messages."""
+        logs = sorted(path for path in self.log.rglob("*.log") if path.is_file())
+        return "\n".join(f"{path}:\n{path.read_text(errors='replace')[-1500:]}" for path in logs)
+
     def _configuration(self) -> str:
         return f"""\
 listeners.tcp.1 = {HOST}:{self.ports.plain}
