@@ -22,7 +22,7 @@ NOT_CARRIED = "not_carried"
 
 _ADMINS = "cn=admins,cn=groups,"
 _CLOCKS_APART = timedelta(minutes=5)
-"""Kerberos' own tolerance (RFC 4120 7.5.1): how far this host's clock and IdM's may differ."""
+"""Kerberos' own tolerance (RFC 4120 7.5.1): how far a marker's time may be off, which follows IdM's clock."""
 
 
 @dataclass(frozen=True)

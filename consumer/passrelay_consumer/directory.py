@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import ldap3
@@ -15,6 +15,7 @@ from passrelay_consumer.decide import Entry
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_schemas.errors import ConfigurationError, MarkerError
 from passrelay_schemas.event import Account
+from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.secret_file import read_secret_file
@@ -22,6 +23,10 @@ from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
+
+_STAMP = "modifyTimestamp"
+"""When an entry was written last, by the clock of the server that wrote it (RFC 4512 3.4.4); whole seconds."""
+_RESOLUTION = timedelta(seconds=1)
 
 Changes = dict[str, list[tuple[str, list[bytes]]]]
 
@@ -37,6 +42,16 @@ def parse_generalized_time(raw: bytes) -> datetime | None:
         return datetime.strptime(raw.decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
     except (UnicodeDecodeError, ValueError):
         return None
+
+
+def clock_offset(stamp: datetime, *, before: datetime, after: datetime) -> timedelta:
+    """How far a server's clock is ahead of ours, from the stamp of a write that it made between `before` and `after`.
+
+    A stamp of whole seconds and a call that took a while give a range. Zero where zero is in it; else its lower end,
+    so that our clock and the offset together are never ahead of the server's clock.
+    """
+    least, most = stamp - after, stamp + _RESOLUTION - before
+    return timedelta() if least <= timedelta() <= most else least
 
 
 def match_filter(template: str, account: Account) -> str:
@@ -103,6 +118,8 @@ class ProbeResult:
     repair: str = ""
     expires_passwords: bool = False
     """The server has IPA's password plugin: each write must be looked at afterwards."""
+    clock_offset: timedelta | None = None
+    """How far the server's clock is ahead of this host's; None when the probe did not get that far."""
 
     @property
     def ok(self) -> bool:
@@ -152,21 +169,35 @@ class Directory:
             )
         try:
             value = password.reveal().encode("utf-8")
+            before = utc_now()
             self.modify(entry, {"userPassword": [(ldap3.MODIFY_REPLACE, [value])]})
-            state = self.read(entry)
+            after = utc_now()
+            state, stamp = self._read_probe(entry)
         except DirectoryError as error:
             if error.code is None:
                 return ProbeResult("connect", str(error), f"start or reach {self.url}")
             repair = f"let the service account write {entry} on {self.url} (ops/idm/access.ldif)"
             return ProbeResult("write", str(error), repair)
-        if state is not None and _expired(state):
+        offset = None if stamp is None else clock_offset(stamp, before=before, after=after)
+        if state is not None and _expired(state, stamp or after):
             return ProbeResult(
                 "expiry",
                 "the server expires every password that we set",
                 f"add {self._settings.bind_dn} to passSyncManagersDNs of cn=ipa_pwd_extop,cn=plugins,cn=config "
                 f"on {self.url}",
+                clock_offset=offset,
             )
-        return ProbeResult(None, expires_passwords=state is not None and state.expiration is not None)
+        expires = state is not None and state.expiration is not None
+        return ProbeResult(None, expires_passwords=expires, clock_offset=offset)
+
+    def _read_probe(self, dn: str) -> tuple[Entry | None, datetime | None]:
+        """The probe entry and when the server says that it was written."""
+        found = self._search(dn, "(objectClass=*)", "BASE", [*self._attributes, _STAMP], most=1)
+        if not found:
+            return None, None
+        dn, attributes = found[0]
+        stamps = next((values for name, values in attributes.items() if name.lower() == _STAMP.lower()), [])
+        return self._entry(dn, attributes), parse_generalized_time(stamps[0]) if stamps else None
 
     @property
     def _attributes(self) -> list[str]:
@@ -238,5 +269,5 @@ def _marker(values: Sequence[bytes] | None) -> Marker | None:
     return Marker.parse(values[0].decode("utf-8", "replace"))
 
 
-def _expired(entry: Entry) -> bool:
-    return entry.expired_at_once or (entry.expiration is not None and entry.expiration <= datetime.now(UTC))
+def _expired(entry: Entry, written_at: datetime) -> bool:
+    return entry.expired_at_once or (entry.expiration is not None and entry.expiration <= written_at)

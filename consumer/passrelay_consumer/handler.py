@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
@@ -24,8 +24,7 @@ from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.envelope import Envelope, ProtectedHeader
 from passrelay_schemas.errors import EventError, MalformedError, MarkerError, PolicyError, ProtectedError
 from passrelay_schemas.event import PasswordChanged, decode
-from passrelay_schemas.filetime import now as filetime_now
-from passrelay_schemas.filetime import rfc3339, utc_now
+from passrelay_schemas.filetime import from_datetime, rfc3339, utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
@@ -61,6 +60,8 @@ class _Progress:
     authentic: bool = False
     event: PasswordChanged | None = None
     server: str | None = None
+    now: datetime = field(default_factory=utc_now)
+    """By the clock of `server`, once there is one."""
     settling: bool = False
     """It is a settle copy: applied before, and looked at again until every server shows it."""
     wrote: bool = False
@@ -86,6 +87,7 @@ class _Progress:
             server=self.server,
             applied_at=applied_at,
             signed_at=self.signed_at,
+            decided_at=self.now if self.server else None,
             changed_at=self.event.changed_at if self.event else None,
             settle=settle,
             authentic=self.authentic,
@@ -147,7 +149,6 @@ class Handler:
         why = denied(sam_account_name=account.sam_account_name, sid=account.sid)
         if why is not None:
             raise ProtectedError(why)
-        _check_time(event, domain)
         _check_password(event.password)
         return event, domain
 
@@ -156,7 +157,8 @@ class Handler:
         key = order_key(event, domain, event_id)
         for _ in range(_ROUNDS):
             directory = self._current_server()
-            progress.server = directory.url
+            progress.server, progress.now = directory.url, self._servers.now(directory.url)
+            _check_time(event, domain, progress.now)
             began = time.monotonic()
             try:
                 # 7. Exactly one entry.
@@ -180,10 +182,10 @@ class Handler:
                         verdict = Verdict.RETRY if waits else Verdict.DEAD
                         return progress.outcome(verdict, decision.reason, decision.diagnostic)
                     case Finish():
-                        self._finish(directory, entry, decision.old)
+                        self._finish(directory, entry, decision.old, progress.now)
                         again = progress.wrote or progress.settling
                         verdict = Verdict.APPLIED if again else decision.verdict
-                        return progress.outcome(verdict, applied_at=utc_now(), settle=True)
+                        return progress.outcome(verdict, applied_at=progress.now, settle=True)
                     case Write():
                         return self._write(directory, entry, event, key, progress)
             except DirectoryError as error:
@@ -205,21 +207,20 @@ class Handler:
         # 9. One modify: password and marker together, exactly on top of the marker that was read.
         if event.password is None:
             raise MalformedError("an event without a password cannot be written")
-        applied_at = utc_now()
         new = Marker(
             epoch=key.epoch,
             kvno=event.kvno,
             changed_at=event.changed_at,
             guid=event.account.guid,
             event_id=_event_id(progress),
-            applied_at=rfc3339(applied_at),
+            applied_at=rfc3339(progress.now),
         )
         changes = write_changes(
             password=event.password,
             new=new,
             entry=entry,
             idm=self._idm,
-            unlock_at=applied_at if self._idm.unlock else None,
+            unlock_at=progress.now if self._idm.unlock else None,
         )
         try:
             directory.modify(entry.dn, changes)
@@ -240,12 +241,12 @@ class Handler:
         diagnostic = ""
         if event.must_change and self._idm.carry_must_change:
             if entry.kerberos:
-                self._finish(directory, entry, new)
+                self._finish(directory, entry, new, progress.now)
             else:
                 diagnostic = "must change at next login was not carried: the entry has no Kerberos attributes"
-        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=applied_at, settle=True)
+        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=progress.now, settle=True)
 
-    def _finish(self, directory: Directory, entry: Entry, marker: Marker) -> None:
+    def _finish(self, directory: Directory, entry: Entry, marker: Marker, now: datetime) -> None:
         # A second modify: in the first one IPA's plugin would overwrite krbPasswordExpiration (measured).
         directory.modify(
             entry.dn,
@@ -253,7 +254,7 @@ class Handler:
                 old=marker,
                 new=marker.with_flag(MUST_CHANGE_DONE),
                 attribute=self._idm.marker_attribute,
-                expired_at=datetime.now(UTC) - timedelta(seconds=1),
+                expired_at=now - timedelta(seconds=1),
             ),
         )
 
@@ -337,10 +338,10 @@ def _event_id(progress: _Progress) -> UUID:
     return progress.header.event_id
 
 
-def _check_time(event: PasswordChanged, domain: DomainSettings) -> None:
+def _check_time(event: PasswordChanged, domain: DomainSettings, now: datetime) -> None:
     # With versions the time is only a tie-break; without, one date in the far future would shut out every later change.
-    if domain.order is Order.TIME and event.changed_at > filetime_now() + MAX_AHEAD_SECONDS * 10_000_000:
-        raise MalformedError("changed_at is more than a day ahead of this host's clock: check the producer's clock")
+    if domain.order is Order.TIME and event.changed_at > from_datetime(now + timedelta(seconds=MAX_AHEAD_SECONDS)):
+        raise MalformedError("changed_at is more than a day ahead of IdM's clock: check the producer's clock")
 
 
 def _check_password(password: Secret | None) -> None:

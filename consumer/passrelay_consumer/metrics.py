@@ -32,6 +32,14 @@ class ConsumerMetrics(CommonMetrics):
         self.last_apply = self.gauge(
             "passrelay_last_apply_timestamp_seconds", "When a password was last written to IdM (Unix time)"
         )
+        self.clock_offset = self.gauge(
+            "passrelay_clock_offset_seconds", "How far an IdM server's clock is ahead of this host's", ["server"]
+        )
+        self.clock_ahead = self.gauge(
+            "passrelay_clock_ahead_seconds",
+            "How far a producer's clock is ahead of IdM's: signing time less arrival, the most within an hour",
+            ["producer"],
+        )
         self._handle_seconds = self.stage_seconds.labels("handle")
 
     def handled(self, seconds: float) -> None:
@@ -58,6 +66,13 @@ class ConsumerMetrics(CommonMetrics):
         passed = len(CHECKS) if result.check is None else CHECKS.index(result.check)
         for number, check in enumerate(CHECKS):
             self.directory_probe.labels(server, check).set(1 if number < passed else 0)
+
+        if result.clock_offset is not None:
+            self.clock_offset.labels(server).set(result.clock_offset.total_seconds())
+
+    def producer_clock(self, producer: str, ahead_seconds: float) -> None:
+        """The quickest event of a producer; far below zero its clock is behind, or everything waits in the queue."""
+        self.clock_ahead.labels(producer).set(ahead_seconds)
 
     def paused(self, reason: str, *, on: bool) -> None:
         """Consuming stopped or went on."""

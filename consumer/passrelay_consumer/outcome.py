@@ -33,6 +33,8 @@ class Outcome:
     server: str | None = None
     applied_at: datetime | None = None
     signed_at: datetime | None = None
+    decided_at: datetime | None = None
+    """When, by the clock of `server`."""
     changed_at: int | None = None
     """FILETIME of the change, for the end-to-end time."""
     settle: bool = False

@@ -6,17 +6,22 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from tenacity import Retrying, retry_if_result, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
 from passrelay_consumer.directory import Directory, ProbeResult
+from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import IdmSettings
 
 _LONGEST_WAIT_SECONDS = 5.0
 """Between probes of servers that are all down: service is back within seconds, and a probe costs next to nothing."""
+
+CLOCK_TOLERANCE = timedelta(seconds=60)
+"""A server's clock that differs more from ours is worth a warning; its own time is used in any case."""
 
 UNREACHABLE = frozenset({"connect", "bind"})
 """A probe that failed here says that the server cannot be read either."""
@@ -66,6 +71,15 @@ class Servers:
         """True when the server runs IPA's plugin, as its last probe showed."""
         result = self._by_url(url).result
         return result is not None and result.expires_passwords
+
+    def now(self, url: str) -> datetime:
+        """The time by that server's own clock as its last probe showed it; by ours while that is not known.
+
+        What is written to an entry is compared there with the server's times, whatever the clock of this host says.
+        """
+        result = self._by_url(url).result
+        offset = result.clock_offset if result is not None else None
+        return utc_now() + (offset or timedelta())
 
     def suspect(self, url: str, *, since: float) -> bool:
         """After a failed call that began at `since` (monotonic): probe, and tell whether the server is still good.
@@ -122,6 +136,8 @@ class Servers:
             self._on_probe(server.url, result)
         if before is None or before.ok != result.ok or before.check != result.check:
             self._report(server.url, result)
+        if _clock_off(result) and not _clock_off(before):
+            self._report_clock(server.url, result)
         return result
 
     def _report(self, url: str, result: ProbeResult) -> None:
@@ -133,3 +149,16 @@ class Servers:
             self._log.error(
                 Action.DIRECTORY_DOWN, server=url, check=result.check, why=result.detail, repair=result.repair
             )
+
+    def _report_clock(self, url: str, result: ProbeResult) -> None:
+        self._log.warning(
+            Action.CLOCK_OFF,
+            server=url,
+            ahead_seconds=round((result.clock_offset or timedelta()).total_seconds()),
+            repair="set the clock of this host or of that IdM server, whichever is wrong (chrony on both); until then "
+            "entries get the server's time",
+        )
+
+
+def _clock_off(result: ProbeResult | None) -> bool:
+    return result is not None and result.clock_offset is not None and abs(result.clock_offset) > CLOCK_TOLERANCE

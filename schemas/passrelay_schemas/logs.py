@@ -43,6 +43,8 @@ class Action(StrEnum):
     DEAD = "dead"
     BEHIND = "behind"
     UNSETTLED = "unsettled"
+    IDM_NEWER = "idm_newer"
+    CLOCK_OFF = "clock_off"
     INTERNAL_ERROR = "internal_error"
 
 
