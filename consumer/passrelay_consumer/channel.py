@@ -219,7 +219,7 @@ class EventChannel:
             self._confirms.published(message.key, job)
             return
         self._channel.basic_ack(job.tag)
-        if job.disposition is not None and self._ledger.enter(job.disposition):
+        if job.disposition is not None and self._ledger.enter(job.disposition, job.delivery.counters):
             self._pause(BRAKE, "too many dead letters of one reason in a row")
         self._forget(job)
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from passrelay_consumer.brake import Brake
+from passrelay_consumer.decide import IDM_NEWER
 from passrelay_consumer.disposition import Again, Disposition, Dropped, Later, Settled
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Outcome
+from passrelay_consumer.producer_clocks import ProducerClocks
 from passrelay_consumer.settle import REASON
 from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.message import Counters
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
 
 _PATIENT_ROUNDS = 4
 """Replication needs a moment, a restart some minutes: what is unsettled after this round is worth a look."""
+
+_IDM_NEWER_REPAIR = (
+    "IdM's password of this entry is younger than AD's change, so it stays: normal while old passwords are captured; "
+    "otherwise check the clock of the domain controller, then have the password changed in AD once more"
+)
+"""The change itself cannot be sent again: it would come with the same time."""
 
 
 class Ledger:
@@ -23,9 +32,12 @@ class Ledger:
         self._metrics = metrics
         self._brake = brake
         self._log = log
+        self._clocks = ProducerClocks(metrics, log)
 
-    def enter(self, disposition: Disposition) -> bool:
+    def enter(self, disposition: Disposition, counters: Counters) -> bool:
         """Account for one outcome; True when it pulls the brake. A settle copy never does: its event was applied."""
+        if counters.first:
+            self._look_at_clock(disposition.outcome)
         if isinstance(disposition, Again | Settled | Dropped):
             self._look_again(disposition)
             return False
@@ -36,6 +48,8 @@ class Ledger:
             self._log.info(Action.RETRY, **fields, tier=disposition.tier.name, attempt=disposition.attempt)
         elif outcome.verdict is Verdict.DEAD:
             self._log.warning(Action.DEAD, **fields, repair=_repair(outcome.reason))
+        elif outcome.reason == IDM_NEWER:
+            self._log.warning(Action.IDM_NEWER, **fields, repair=_IDM_NEWER_REPAIR)
         else:
             self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, server=outcome.server)
         if not self._brake.pulled_by(outcome):
@@ -43,6 +57,10 @@ class Ledger:
         repair = f"{_repair(outcome.reason)}; then start this consumer again"
         self._log.error(Action.BRAKE, reason=outcome.reason, repair=repair)
         return True
+
+    def _look_at_clock(self, outcome: Outcome) -> None:
+        if outcome.authentic and outcome.header and outcome.signed_at and outcome.decided_at:
+            self._clocks.signed(outcome.header.producer, outcome.signed_at, outcome.decided_at)
 
     def _look_again(self, disposition: Again | Settled | Dropped) -> None:
         outcome = disposition.outcome

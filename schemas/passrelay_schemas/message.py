@@ -42,6 +42,11 @@ class Counters:
     reason: str | None = None
     note: str | None = None
 
+    @property
+    def first(self) -> bool:
+        """Never tried, replayed or handed out before: it came as its producer has sent it."""
+        return not (self.attempt or self.replays or self.deliveries or self.settle)
+
     @classmethod
     def of(cls, properties: pika.BasicProperties) -> Self:
         """The counters in received properties; anything of the wrong kind counts as absent."""
