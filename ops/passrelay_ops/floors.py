@@ -11,7 +11,7 @@ from uuid import UUID
 import ldap3
 
 from passrelay_consumer.decide import Entry
-from passrelay_consumer.directory import MARKER_CLASS, OWN_MARKER_ATTRIBUTE, Changes, Directory
+from passrelay_consumer.directory import MARKER_CLASS, Changes, Directory
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_ops.markers import Whose, explain
 from passrelay_schemas.deny import denied
@@ -21,7 +21,7 @@ from passrelay_schemas.filetime import now, rfc3339, utc_now
 from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
 
 
 def check_allowed(whose: Whose, entry: Entry) -> None:
@@ -108,7 +108,7 @@ def floor_changes(entry: Entry, floor: Marker, attribute: str) -> Changes:
     if entry.marker is not None:
         return {attribute: [(ldap3.MODIFY_DELETE, [str(entry.marker).encode("ascii")]), added]}
     changes: Changes = {attribute: [added]}
-    if attribute == OWN_MARKER_ATTRIBUTE and MARKER_CLASS.lower() not in entry.object_classes:
+    if attribute == OWN_MARKER and MARKER_CLASS.lower() not in entry.object_classes:
         changes["objectClass"] = [(ldap3.MODIFY_ADD, [MARKER_CLASS.encode()])]
     return changes
 

@@ -135,8 +135,9 @@ def first(views: Sequence[View]) -> tuple[str, Entry]:
 
 
 def identical(views: Iterable[View]) -> bool:
-    """Every server that answered shows the very same marker: one write, no older one can come back."""
-    return len({str(view.marker) for view in views if view.answered}) <= 1
+    """Every server that answered shows the very same write, in marker and proof: no older one can come back."""
+    sights = [view.entry and (view.entry.marker, view.entry.proof) for view in views if view.answered]
+    return all(sight == sights[0] for sight in sights)
 
 
 def wait_until_alike(dn: str, old: Marker | None, idm: IdmSettings, domain: DomainSettings) -> list[View]:

@@ -44,6 +44,10 @@ COMMANDS = (
     ("dead", "list"),
     ("dead", "show"),
     ("status",),
+    ("settle",),
+    ("idm", "marker", "show"),
+    ("idm", "marker", "reset"),
+    ("idm", "marker", "rebind"),
 )
 
 
@@ -97,6 +101,7 @@ def test_usage_errors_end_with_2(arguments: list[str]) -> None:
         ["dead", "list"],
         ["dead", "show", "01940000-0000-7000-8000-00000000007a"],
         ["status", "alice"],
+        ["settle", "--since", "1h"],
     ],
     ids=" ".join,
 )
@@ -165,6 +170,24 @@ def test_republish_refuses_a_time_without_offset() -> None:
     result = CliRunner().invoke(cli.app, ["producer", "republish", "--since", "2026-11-24T08:00:00"])
     assert result.exit_code == 2
     assert "offset" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("since", "complaint"),
+    [("2999-01-01T00:00:00Z", "future"), ("yesterday", "not a time"), ("2026-11-24T08:00:00", "offset")],
+)
+def test_settle_refuses_a_wrong_time(since: str, complaint: str, ops_file: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["settle", "--since", since, "--config", str(ops_file)])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert since[:10] in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--guid", "no-guid"], []])
+def test_rebind_wants_a_guid(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, ["idm", "marker", "rebind", "alice", *arguments])
+    assert result.exit_code == 2
+    assert "guid" in result.stderr.lower()
 
 
 def leave(body: Callable[[Report], object], *, as_json: bool = False) -> int:

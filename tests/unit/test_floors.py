@@ -16,11 +16,12 @@ from passrelay_schemas.enrolment import order_key
 from passrelay_schemas.errors import ConfigurationError, SafetyError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.marker import FLOOR, Marker
+from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings
 from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, GUID, event
 
 AD = DomainSettings(name=DOMAIN, sid=DOMAIN_SID, search_base="dc=test")
-FLAT = DomainSettings(name="flat.example", order="time", search_base="dc=test")
+FLAT = DomainSettings(name="flat.example", order=Order.TIME, search_base="dc=test")
 DN = "uid=alice,cn=users,cn=accounts,dc=test"
 SECOND = filetime.UNITS_PER_SECOND
 
@@ -85,7 +86,7 @@ def test_reset_to_a_version_and_a_time_of_it() -> None:
 
 def test_reset_in_a_time_ordered_domain() -> None:
     own = marker(kvno=0)
-    flat = {"domain": FLAT, "kvno": 0, "sid": None}
+    flat: dict[str, Any] = {"domain": FLAT, "kvno": 0, "sid": None}
     again = lowered_or_raised(own, FLAT)
     assert outcome(again, **flat, changed_at=CHANGED_AT) == "written"
     assert outcome(again, **flat, changed_at=CHANGED_AT - 1) == "superseded"
@@ -112,7 +113,7 @@ def test_reset_after_a_restore_of_the_domain() -> None:
     # Without a version it stays below the marker that is there; with one it speaks of AD as it is now.
     assert outcome(lowered_or_raised(marker(kvno=7), restored), domain=restored, kvno=2) == "written"
     assert outcome(lowered_or_raised(marker(kvno=7), restored, kvno=2), domain=restored, kvno=2) == "superseded"
-    with pytest.raises(ConfigurationError, match="epoch 1.*epoch is 0 here"):
+    with pytest.raises(ConfigurationError, match=r"epoch 1.*epoch is 0 here"):
         lowered_or_raised(marker(epoch=1), AD)
 
 
@@ -151,7 +152,7 @@ def test_rebind_gives_the_entry_to_the_new_account_and_takes_it_from_the_old() -
 def test_rebind_in_a_restored_and_in_a_time_ordered_domain() -> None:
     restored = AD.model_copy(update={"epoch": 2})
     assert outcome(rebound(marker(guid=uuid4()), GUID, restored), domain=restored, kvno=1) == "written"
-    flat = {"domain": FLAT, "kvno": 0, "sid": None}
+    flat: dict[str, Any] = {"domain": FLAT, "kvno": 0, "sid": None}
     assert outcome(rebound(marker(kvno=0, guid=uuid4()), GUID, FLAT), **flat, changed_at=1) == "written"
 
 
@@ -160,7 +161,7 @@ def test_rebind_of_an_entry_without_marker_lets_a_change_pass_that_is_older_than
 
 
 def test_rebind_to_the_same_account_would_let_older_passwords_pass() -> None:
-    with pytest.raises(SafetyError, match="already.*marker reset"):
+    with pytest.raises(SafetyError, match=r"already.*marker reset"):
         rebound(marker(), GUID, AD)
 
 

@@ -27,6 +27,8 @@ marker_app = typer.Typer(help="The marker: which AD change an entry's password c
 app.add_typer(marker_app, name="marker")
 _CONFIG = default_path("ops")
 
+_TORN = "marker and password are of two writes: `passrelay settle --since T` of that time writes the newer again"
+
 User = Annotated[str, typer.Argument(metavar="USER", help="sAMAccountName in AD, or the DN of the IdM entry.")]
 Domain = Annotated[str | None, typer.Option(metavar="NAME", help="The AD domain, where ops.toml has several.")]
 
@@ -151,6 +153,8 @@ def _say(report: Report, views: list[View], *, fault: bool = True) -> None:
     for view in views:
         if view.fault is None:
             table.add_row(view.server, _words(view.marker))
+            if view.entry is not None and view.entry.torn:
+                _note(report, view.server, _TORN, FAULT if fault else None)
         else:
             table.add_row(view.server, "-")
             _note(report, view.server, str(view.fault), view.fault.exit_code if fault else None)
@@ -184,5 +188,6 @@ def _document(view: View) -> dict[str, Any]:
         "server": view.server,
         "dn": view.entry.dn if view.entry else None,
         "marker": describe_marker(view.marker),
+        "torn": view.entry.torn if view.entry else None,
         "fault": str(view.fault) if view.fault else None,
     }
