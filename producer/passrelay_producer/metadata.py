@@ -33,6 +33,8 @@ class Stamp:
     """Originating time as FILETIME; AD keeps whole seconds only."""
     invocation_id: UUID
     usn: int
+    local_usn: int
+    """The controller's own USN of the write, be it its own or a replicated one."""
 
     def same_write(self, other: Stamp) -> bool:
         """True when both attributes were written by one and the same originating transaction."""
@@ -49,11 +51,20 @@ def parse(blob: bytes) -> Mapping[int, Stamp]:
     if len(blob) != _HEADER.size + count * _ENTRY.size:
         raise MetadataError(f"replPropertyMetaData: {len(blob)} bytes do not hold the {count} entries it announces")
     stamps: dict[int, Stamp] = {}
-    for attribute, version, seconds, invocation, usn, _local in _ENTRY.iter_unpack(blob[_HEADER.size :]):
+    for attribute, version, seconds, invocation, usn, local_usn in _ENTRY.iter_unpack(blob[_HEADER.size :]):
         changed_at = seconds * UNITS_PER_SECOND
         if attribute in stamps or changed_at > MAX_FILETIME:
             raise MetadataError(
                 f"replPropertyMetaData: attribute {attribute:#x} stands twice or has an impossible time"
             )
-        stamps[attribute] = Stamp(version, changed_at, UUID(bytes_le=invocation), usn)
+        stamps[attribute] = Stamp(version, changed_at, UUID(bytes_le=invocation), usn, local_usn)
     return stamps
+
+
+def last_write(blob: bytes) -> int | None:
+    """The controller's own USN of the newest write to the password or to pwdLastSet; None when there is none to see."""
+    try:
+        stamps = parse(blob)
+    except MetadataError:
+        return None
+    return max((stamps[name].local_usn for name in (UNICODE_PWD, PWD_LAST_SET) if name in stamps), default=None)

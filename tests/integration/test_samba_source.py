@@ -12,6 +12,8 @@ import pytest
 
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
 from passrelay_producer.sources.samba import SambaSource
+from passrelay_producer.sources.samba_cursor import WITNESSES
+from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged
@@ -48,7 +50,7 @@ class Notebook:
 
     def commit(self, page: Page) -> None:
         assert len(page.tags) == len(page.events)
-        self.values = page.cursor
+        self.values = page.cursor or self.values
         self.states.update({state.guid: state for state in page.accounts})
         self.waiting.update({item.guid: item for item in page.pending})
         for guid in page.resolved:
@@ -256,23 +258,105 @@ def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: Domain
     assert password_of(event) == password
 
 
+class Snapshot:
+    """A copy of the controller's database, as a backup of its disk would have it."""
+
+    def __init__(self, controller: DomainController, folder: Path) -> None:
+        self._controller = controller
+        self._copy = folder / "private"
+        controller.stop()
+        shutil.copytree(controller.folder / "private", self._copy, ignore=shutil.ignore_patterns("ldap*"))
+        controller.start()
+
+    def restore(self) -> None:
+        self._controller.stop()
+        shutil.copytree(self._copy, self._controller.folder / "private", dirs_exist_ok=True)
+        self._controller.start()
+
+
+def highest_usn(controller: DomainController) -> int:
+    with SambaDirectory(controller.ldapi_path) as directory:
+        return directory.highest_usn()
+
+
 def test_a_restored_database_is_captured_again(controller: DomainController, tmp_path: Path) -> None:
     controller.add_user("hans", canary_password())
-    controller.stop()
-    shutil.copytree(controller.folder / "private", tmp_path / "private", ignore=shutil.ignore_patterns("ldap*"))
-    controller.start()
+    snapshot = Snapshot(controller, tmp_path)
     capture = Capture(controller).initialise()
     for _ in range(4):
         controller.ldaps_reset("hans", canary_password())
     capture.until("hans")
 
-    controller.stop()
-    shutil.copytree(tmp_path / "private", controller.folder / "private", dirs_exist_ok=True)
-    controller.start()
+    snapshot.restore()
     password = canary_password()
     controller.ldaps_reset("hans", password)
+    assert highest_usn(controller) < int(capture.notebook.cursor()["usn"])
     found = capture.until("hans")
     assert (password_of(found[-1]), found[-1].kvno) == (password, 2)
+
+
+def overtake(controller: DomainController, capture: Capture) -> None:
+    """Change something that is no password until the restored database has used up every USN that was read."""
+    known = int(capture.notebook.cursor()["usn"])
+    while highest_usn(controller) <= known:
+        controller.modify_user("Guest", description=canary_password())
+
+
+def test_a_restore_is_noticed_when_the_passwords_that_were_read_are_gone(
+    controller: DomainController, tmp_path: Path
+) -> None:
+    controller.add_user("jens", canary_password())
+    snapshot = Snapshot(controller, tmp_path)
+    capture = Capture(controller).initialise()
+    people = [f"gone{number}" for number in range(WITNESSES + 4)]
+    for name in people:
+        controller.add_user(name, canary_password())
+    capture.until(people[-1])
+
+    snapshot.restore()
+    # The cookie hides this change, and it is older than every witness.
+    password = canary_password()
+    controller.ldaps_reset("jens", password)
+    overtake(controller, capture)
+    (event,) = capture.until("jens")
+    assert (password_of(event), event.kvno) == (password, 2)
+
+
+def test_a_restore_is_noticed_when_no_password_was_read_after_the_snapshot(
+    controller: DomainController, tmp_path: Path
+) -> None:
+    controller.add_user("karl", canary_password())
+    snapshot = Snapshot(controller, tmp_path)
+    for number in range(8):
+        controller.modify_user("Guest", description=str(number))
+    capture = Capture(controller).initialise()
+
+    snapshot.restore()
+    password = canary_password()
+    controller.ldaps_reset("karl", password)
+    overtake(controller, capture)
+    controller.modify_user("karl", description="changed again, in something else")
+    (event,) = capture.until("karl")
+    assert (password_of(event), event.kvno) == (password, 2)
+
+
+def test_restarts_deletions_and_changes_of_any_kind_are_no_restore(controller: DomainController) -> None:
+    capture = Capture(controller).initialise()
+    for name in ("lars", "lena", "lisa"):
+        controller.add_user(name, canary_password())
+        capture.until(name)
+    seen = len(capture.notebook.events)
+    controller.delete_user("lena")
+    controller.modify_user("lars", description="x", pwdLastSet="0")
+    controller.ldaps_reset("lisa", canary_password())
+    capture.until("lisa")
+    controller.stop()
+    controller.start()
+    controller.ldaps_reset("lars", canary_password())
+    capture.until("lars")
+    new = capture.notebook.events[seen:]
+    assert {event.account.sam_account_name for event in new} == {"lars", "lisa"}
+    assert len(new) == 3  # the password, the tick, the password
 
 
 def test_two_controllers_give_one_change_one_key(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD, MetadataError, Stamp, parse
+from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD, MetadataError, Stamp, last_write, parse
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 
 INVOCATION = UUID("d1ce9f41-6ea1-48ea-b113-52c6fb2b65f8")
@@ -27,7 +27,7 @@ def test_version_time_and_writer_of_each_attribute() -> None:
     stamps = parse(
         blob((UNICODE_PWD, 2, 13440035200, INVOCATION, 3946), (PWD_LAST_SET, 3, 13440035201, INVOCATION, 3947))
     )
-    assert stamps[UNICODE_PWD] == Stamp(2, 13440035200 * UNITS_PER_SECOND, INVOCATION, 3946)
+    assert stamps[UNICODE_PWD] == Stamp(2, 13440035200 * UNITS_PER_SECOND, INVOCATION, 3946, 3953)
     assert not stamps[UNICODE_PWD].same_write(stamps[PWD_LAST_SET])
 
 
@@ -39,6 +39,13 @@ def test_one_transaction_is_the_same_write() -> None:
 def test_the_same_usn_on_another_controller_is_another_write() -> None:
     stamps = parse(blob((UNICODE_PWD, 2, 5, INVOCATION, 9), (PWD_LAST_SET, 8, 5, UUID(int=1), 9)))
     assert not stamps[UNICODE_PWD].same_write(stamps[PWD_LAST_SET])
+
+
+def test_the_last_write_is_this_controllers_own_number_of_it() -> None:
+    assert last_write(blob((UNICODE_PWD, 2, 5, INVOCATION, 9), (PWD_LAST_SET, 8, 5, UUID(int=1), 4))) == 16
+    assert last_write(blob((0x3, 2, 5, INVOCATION, 900), (PWD_LAST_SET, 8, 5, UUID(int=1), 4))) == 11
+    assert last_write(blob((0x3, 2, 5, INVOCATION, 900))) is None
+    assert last_write(b"?") is None
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ import pytest
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
 from passrelay_producer.nt_hash import md4
 from passrelay_producer.sources import AccountState, Memory, Pending, PendingReason
-from passrelay_producer.sources.samba import Cursor, SambaSource
+from passrelay_producer.sources.samba import SambaSource
 from passrelay_producer.sources.samba_change import Decision, decide
 from passrelay_producer.sources.samba_directory import Change, Reading, SambaDirectory, UnreadableError
 from passrelay_producer.supplemental import SAMBA_GPG, OpenPgpKeyFile
-from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.logs import Log
@@ -194,17 +193,6 @@ def test_a_missing_key_makes_it_wait() -> None:
     assert found == Decision(pending=Pending(GUID, PendingReason.KEY_MISSING))
 
 
-def test_a_cursor_survives_the_spool_and_knows_a_restored_database() -> None:
-    cursor = Cursor(b"\0MSDS", HERE, 4000)
-    assert Cursor.parse(cursor.mapping()) == cursor
-    assert not cursor.restored(HERE, 4000)
-    assert cursor.restored(HERE, 3999)
-    assert cursor.restored(THERE, 5000)
-    for values in ({}, {"line": "7"}, cursor.mapping() | {"cookie": "!"}, cursor.mapping() | {"usn": "x"}):
-        with pytest.raises(ConfigurationError, match="producer init"):
-            Cursor.parse(values)
-
-
 BAD = UUID(int=3)
 
 
@@ -243,9 +231,11 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
     source = SambaSource(SambaSourceSettings(gpg_key_file=tmp_path / "unused"), Log("test"))
     source._key = key
     changes = [Change(BAD, password=True), Change(GUID, password=True)]
-    page = source._page(directory, _Nothing(), changes, Cursor(b"", HERE, 1))
+    writes: dict[UUID, int] = {}
+    page = source._page(directory, _Nothing(), changes, writes)
     assert page.pending == [Pending(BAD, PendingReason.UNREADABLE)]
     assert [event.account.guid for event in page.events] == [GUID]
+    assert list(writes) == [GUID]
 
 
 class _Nothing(Memory):

@@ -6,17 +6,17 @@ here but the cursor: what the spool did not commit is read again.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from uuid import UUID
 
+from passrelay_producer.metadata import last_write
 from passrelay_producer.sources import AccountState, Memory, Page, Pending, PendingReason, Result
 from passrelay_producer.sources.samba_change import Decision, decide
+from passrelay_producer.sources.samba_cursor import Cursor, newest
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory, UnreadableError
 from passrelay_producer.sources.samba_pulse import Pulse
 from passrelay_producer.supplemental import OpenPgpKeyFile
@@ -38,39 +38,6 @@ QUIET_CURSOR_SECONDS = 60
 """A cursor that moved over nothing is committed no more often than this."""
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """How far this database was read, and which database it was."""
-
-    cookie: bytes
-    invocation_id: UUID
-    usn: int
-    """highestCommittedUSN before the DirSync that gave the cookie."""
-
-    @classmethod
-    def parse(cls, values: Mapping[str, str]) -> Cursor:
-        """The cursor of a spool; ConfigurationError when `producer init` never ran or another source wrote it."""
-        try:
-            cookie = base64.b64decode(values["cookie"], validate=True)
-            return cls(cookie, UUID(values["invocation_id"]), int(values["usn"]))
-        except (KeyError, ValueError, binascii.Error):
-            raise ConfigurationError(
-                "the spool has no cursor of a Samba source: run `passrelay producer init --from now|all`"
-            ) from None
-
-    def mapping(self) -> dict[str, str]:
-        """As the spool keeps it."""
-        cookie = base64.b64encode(self.cookie).decode()
-        return {"cookie": cookie, "invocation_id": str(self.invocation_id), "usn": str(self.usn)}
-
-    def restored(self, invocation_id: UUID, usn: int) -> bool:
-        """True when the database is another one, or an older state of itself.
-
-        Then the cookie would hide changes without an error: the server believes that we have seen their USNs.
-        """
-        return invocation_id != self.invocation_id or usn < self.usn
-
-
 class SambaSource:
     """The source `[source.samba]`. Raises UnavailableError when the controller cannot be asked."""
 
@@ -82,12 +49,15 @@ class SambaSource:
     def initialise(self, memory: Memory, *, everything: bool) -> Page:
         """`producer init`: the cursor of now (users are listed once, without passwords), or an empty one for all."""
         with SambaDirectory(self._settings.ldapi_path) as directory:
-            usn, cookie = directory.highest_usn(), b""
-            more = not everything
+            cursor = Cursor(b"", directory.invocation_id, directory.highest_usn())
+            if everything:
+                return Page(cursor=cursor.mapping())
+            cookie, more = b"", True
             while more:
                 changes = directory.changes(cookie)
                 cookie, more = changes.cookie, changes.more
-            return Page(cursor=Cursor(cookie, directory.invocation_id, usn).mapping())
+            writes = {guid: usn for guid, usn in directory.writes(since=1).items() if usn is not None}
+            return Page(cursor=replace(cursor, cookie=cookie, witnesses=newest(writes)).mapping())
 
     def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
         """Changes as they come, until `stop`; a cursor that stands in a page is safe to commit with it."""
@@ -95,23 +65,30 @@ class SambaSource:
         self._report_key()
         path = self._settings.ldapi_path
         with Pulse(path) as pulse, SambaDirectory(path) as directory:
+            if not self._trusted(directory, cursor):
+                cursor = Cursor(b"", directory.invocation_id, directory.highest_usn())
+                yield Page(cursor=cursor.mapping())
             watch = _Watch(self._key)
             saved, saved_at = cursor, time.monotonic()
             while not stop.is_set():
-                yield from self._waiting(directory, memory, cursor, watch.waiting(memory))
+                yield from self._waiting(directory, memory, watch.waiting(memory))
                 more = watch.due(pulse.moved())
                 usn = directory.highest_usn() if more else cursor.usn
-                if cursor.restored(directory.invocation_id, usn):
-                    self._log.warning(Action.SOURCE_RESTORED, usn=usn, cursor_usn=cursor.usn)
-                    cursor = Cursor(b"", directory.invocation_id, usn)
+                writes: dict[UUID, int] = {}
                 while more and not stop.is_set():
                     started = time.monotonic()
                     changes = directory.changes(cursor.cookie)
                     watch.rest(time.monotonic() - started)
-                    after = Cursor(changes.cookie, directory.invocation_id, usn)
-                    yield from self._changed(directory, memory, changes.items, before=cursor, after=after)
-                    cursor, more = after, changes.more
+                    more = changes.more
+                    *earlier, last = _parts(changes.items)
+                    for part in earlier:  # without a cursor, so that a crash leads back to the first part
+                        yield self._page(directory, memory, part, writes)
+                    page = self._page(directory, memory, last, writes)
+                    cursor = replace(cursor, cookie=changes.cookie)
+                    if not more:
+                        cursor = replace(cursor, usn=usn, witnesses=newest(cursor.witnesses, writes))
                     if changes.items:
+                        yield replace(page, cursor=cursor.mapping())
                         saved, saved_at = cursor, time.monotonic()
                 if cursor != saved and time.monotonic() - saved_at > QUIET_CURSOR_SECONDS:
                     yield Page(cursor=cursor.mapping())
@@ -120,12 +97,12 @@ class SambaSource:
 
     def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
         """`producer capture`: the current password of one user or of all; the cursor stays where it is."""
-        cursor = Cursor.parse(memory.cursor())
         self._key.check()
         with SambaDirectory(self._settings.ldapi_path) as directory:
             found = False
             changes = [Change(guid, password=True) for guid in directory.users(sam_account_name)]
-            for page in self._changed(directory, memory, changes, before=cursor, after=cursor):
+            for part in _parts(changes):
+                page = self._page(directory, memory, part, {})
                 found = found or bool(page.events or page.pending)
                 yield page
         if sam_account_name is not None and not found:
@@ -144,25 +121,34 @@ class SambaSource:
         except KeyFileError as error:
             self._log.error(Action.KEYRING_FAULT, detail=str(error))
 
-    def _changed(
-        self, directory: SambaDirectory, memory: Memory, changes: Sequence[Change], *, before: Cursor, after: Cursor
-    ) -> Iterator[Page]:
-        for start in range(0, len(changes), PAGE_ACCOUNTS):
-            part = changes[start : start + PAGE_ACCOUNTS]
-            last = start + PAGE_ACCOUNTS >= len(changes)
-            # Until the last part is committed, a crash must lead back to the first.
-            yield self._page(directory, memory, part, after if last else before)
+    def _trusted(self, directory: SambaDirectory, cursor: Cursor) -> bool:
+        """False when the database is not the one that the cursor belongs to.
 
-    def _waiting(
-        self, directory: SambaDirectory, memory: Memory, cursor: Cursor, guids: Sequence[UUID]
-    ) -> Iterator[Page]:
-        for start in range(0, len(guids), PAGE_ACCOUNTS):
-            part = [Change(guid, password=True) for guid in guids[start : start + PAGE_ACCOUNTS]]
-            page = self._page(directory, memory, part, cursor)
+        Asked once for each connection: samba closes it when it is stopped, and cannot be restored otherwise.
+        """
+        usn = directory.highest_usn()
+        writes = directory.writes(since=cursor.least)
+        why = cursor.restored(invocation_id=directory.invocation_id, usn=usn, writes=writes)
+        if why is not None:
+            self._log.warning(
+                Action.SOURCE_RESTORED,
+                why=why,
+                usn=usn,
+                cursor_usn=cursor.usn,
+                repair="every password is captured again; if the whole AD domain went back, raise its epoch too",
+            )
+        return why is None
+
+    def _waiting(self, directory: SambaDirectory, memory: Memory, guids: Sequence[UUID]) -> Iterator[Page]:
+        for part in _parts([Change(guid, password=True) for guid in guids]):
+            page = self._page(directory, memory, part, {})
             if page.events or page.pending or page.resolved:
                 yield page
 
-    def _page(self, directory: SambaDirectory, memory: Memory, changes: Iterable[Change], cursor: Cursor) -> Page:
+    def _page(
+        self, directory: SambaDirectory, memory: Memory, changes: Iterable[Change], writes: dict[UUID, int]
+    ) -> Page:
+        """The page of these changes, without a cursor; `writes` gets the USN of each one's newest password write."""
         waiting = {item.guid: item.reason for item in memory.pending()}
         events: list[PasswordChanged] = []
         accounts: list[AccountState] = []
@@ -170,7 +156,9 @@ class SambaSource:
         resolved: list[UUID] = []
         for change in changes:
             password = change.password or change.guid in waiting
-            decision = self._decision(directory, memory, change.guid, password=password)
+            decision, usn = self._decision(directory, memory, change.guid, password=password)
+            if usn is not None:
+                writes[change.guid] = usn
             if decision.event is not None:
                 events.append(decision.event)
             if decision.state is not None:
@@ -185,18 +173,26 @@ class SambaSource:
             accounts=accounts,
             pending=pending,
             resolved=[guid for guid in resolved if guid in waiting],
-            cursor=cursor.mapping(),
         )
 
-    def _decision(self, directory: SambaDirectory, memory: Memory, guid: UUID, *, password: bool) -> Decision:
+    def _decision(
+        self, directory: SambaDirectory, memory: Memory, guid: UUID, *, password: bool
+    ) -> tuple[Decision, int | None]:
+        """The decision, and the USN of the account's newest password write."""
         try:
             reading = directory.read(guid)
         except UnreadableError:  # this account waits, the others go on
-            return Decision(pending=Pending(guid, PendingReason.UNREADABLE))
+            return Decision(pending=Pending(guid, PendingReason.UNREADABLE)), None
         if reading is None:  # deleted since
-            return Decision()
+            return Decision(), None
         known = memory.account(guid)
-        return decide(reading, domain=directory.domain, password=password, known=known, key=self._key)
+        decision = decide(reading, domain=directory.domain, password=password, known=known, key=self._key)
+        return decision, last_write(reading.metadata)
+
+
+def _parts(changes: Sequence[Change]) -> list[Sequence[Change]]:
+    """What is committed together; an empty part for no changes."""
+    return [changes[start : start + PAGE_ACCOUNTS] for start in range(0, max(1, len(changes)), PAGE_ACCOUNTS)]
 
 
 class _Watch:

@@ -20,6 +20,7 @@ from ldap3.protocol.microsoft import dir_sync_control
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
+from passrelay_producer.metadata import last_write
 from passrelay_schemas.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 300
@@ -28,6 +29,7 @@ _USERS = "(&(objectClass=user)(!(objectClass=computer)))"
 _WATCHED = ["unicodePwd", "pwdLastSet"]
 _DIRSYNC = "1.2.840.113556.1.4.841"
 _PAGED = "1.2.840.113556.1.4.319"
+_SHOW_DELETED = ("1.2.840.113556.1.4.417", True, None)
 _DIRSYNC_BYTES = 1_000_000
 _SEARCH_PAGE = 500
 _ACCOUNT = [
@@ -157,13 +159,21 @@ class SambaDirectory:
     def users(self, sam_account_name: str | None) -> Iterator[UUID]:
         """The GUIDs of one user or of all."""
         name = "*" if sam_account_name is None else escape_filter_chars(sam_account_name)
-        search_filter = f"(&{_USERS}(sAMAccountName={name}))"
-        cookie: bytes | None = b""
-        while cookie is not None:
-            entries, answer = self._search(self.base_dn, search_filter, ["objectGUID"], None, _SEARCH_PAGE, cookie)
-            for entry in entries:
-                yield UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
-            cookie = answer.get("controls", {}).get(_PAGED, {}).get("value", {}).get("cookie") or None
+        for values in self._paged(f"(&{_USERS}(sAMAccountName={name}))", ["objectGUID"], None):
+            yield UUID(bytes_le=values["objectGUID"][0])
+
+    def writes(self, since: int) -> dict[UUID, int | None]:
+        """Accounts changed since this USN: the local USN of the last password write or must-change tick of each.
+
+        None for deleted accounts, those without a password, and those whose metadata nobody can read.
+        """
+        attributes = ["objectGUID", "isDeleted", "replPropertyMetaData"]
+        return {
+            UUID(bytes_le=values["objectGUID"][0]): None
+            if values.get("isDeleted")
+            else last_write(values["replPropertyMetaData"][0])
+            for values in self._paged(f"(&{_USERS}(uSNChanged>={since}))", attributes, [_SHOW_DELETED])
+        }
 
     def _base(self, dn: str, attributes: list[str]) -> dict[str, list[bytes]]:
         found = self._entry(dn, attributes)
@@ -183,6 +193,16 @@ class SambaDirectory:
                     found.update((name, values or []) for name, values in item["raw_attributes"].items())
                     return found
         return None
+
+    def _paged(
+        self, search_filter: str, attributes: list[str], controls: list[Any] | None
+    ) -> Iterator[dict[str, list[bytes]]]:
+        cookie: bytes | None = b""
+        while cookie is not None:
+            entries, answer = self._search(self.base_dn, search_filter, attributes, controls, _SEARCH_PAGE, cookie)
+            for entry in entries:
+                yield entry["raw_attributes"]
+            cookie = answer.get("controls", {}).get(_PAGED, {}).get("value", {}).get("cookie") or None
 
     def _search(
         self,
