@@ -77,11 +77,15 @@ class Site:
             for record in records:
                 channel.basic_publish(topology.JOURNAL, "", record.encode(), record_properties(record), mandatory=True)
 
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(app, ["settle", "--config", str(self.relay.ops_config()), *arguments])
+    def run(self, *arguments: str, servers: tuple[str, ...] = ()) -> Result:
+        environment = {"PASSRELAY_IDM__SERVERS": json.dumps(servers)} if servers else {}
+        command = ["settle", "--config", str(self.relay.ops_config()), *arguments]
+        return CliRunner().invoke(app, command, env=environment)
 
-    def settle(self, *arguments: str, since: str = "1h", exit_code: int = 0) -> dict[str, Any]:
-        result = self.run("--since", since, "--json", *arguments)
+    def settle(
+        self, *arguments: str, since: str = "1h", exit_code: int = 0, servers: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        result = self.run("--since", since, "--json", *arguments, servers=servers)
         assert result.exit_code == exit_code, result.output
         document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
         assert document["schema"] == "passrelay.settle/1"
@@ -160,15 +164,32 @@ def test_nothing_was_written_so_there_is_nothing_to_settle(site: Site) -> None:
 
 def test_a_listed_server_that_cannot_be_reached_leaves_events_waiting(site: Site, shared_directory: Directory) -> None:
     user = _user(shared_directory, canary_password())
-    site.consumer(shared_directory.ldaps_url, _NOBODY_HOME)
+    servers = (shared_directory.ldaps_url, _NOBODY_HOME)
+    site.consumer(*servers)
     site.change(user, canary_password(), 1)
-    document = site.settle("--wait", "1", exit_code=1)
+    document = site.settle("--wait", "1", exit_code=1, servers=servers)
     assert counts(document) == {"events": 1, "behind": 0, "superseded": 0, "settled": 0, "waiting": 1}
     assert len(document["waiting_events"]) == 1
+    assert [failure["subject"] for failure in document["failures"]] == ["1 of 1 events", _NOBODY_HOME]
     # With the server off every consumer's list the very copies that wait come to their end.
     site.relay.services[-1].stop()
     site.consumer(shared_directory.ldaps_url)
     assert counts(site.settle()) == {"events": 1, "behind": 0, "superseded": 0, "settled": 1, "waiting": 0}
+
+
+def test_what_waits_is_told_with_the_accounts_name(site: Site, shared_directory: Directory) -> None:
+    gone, rebound = _user(shared_directory, canary_password()), _user(shared_directory, canary_password())
+    site.consumer()
+    for user in (gone, rebound):
+        site.change(user, canary_password(), 1)
+    shared_directory.delete_user(gone)
+    config = str(site.relay.ops_config())
+    site.relay.passrelay("idm", "marker", "rebind", rebound, "--guid", str(uuid4()), "--yes", "--config", config)
+    document = site.settle("--wait", "2", exit_code=1)
+    assert (document["settled"], document["waiting"]) == (0, 2)
+    details = {failure["subject"].partition(" of ")[2]: failure["detail"] for failure in document["failures"]}
+    assert "gone for good" in details[gone]
+    assert "belongs to AD account" in details[rebound]
 
 
 def test_without_a_consumer_it_says_so(site: Site, shared_directory: Directory) -> None:
@@ -176,9 +197,10 @@ def test_without_a_consumer_it_says_so(site: Site, shared_directory: Directory) 
     site.consumer()
     site.change(user, canary_password(), 1)
     site.relay.services[-1].stop()
-    [failure] = site.settle("--wait", "0.5", exit_code=1)["failures"]
+    failure, entry = site.settle("--wait", "0.5", exit_code=1)["failures"]
     assert failure["subject"] == "1 of 1 events"
     assert "a consumer runs" in failure["detail"]
+    assert "every server has it" in entry["detail"]
 
 
 def test_a_record_without_a_readable_envelope_is_named_and_stops_nothing(

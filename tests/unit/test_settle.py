@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pika
 import pytest
 
+from passrelay_consumer.decide import Entry
 from passrelay_consumer.settle import REASON
+from passrelay_ops.markers import View
+from passrelay_ops.notes import Note
 from passrelay_ops.settle import Beginning, Progress, check_reach, is_write, waiting_because, writes
 from passrelay_ops.stream import StreamMessage
+from passrelay_ops.unsettled import why
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.event_id import new_event_id
+from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import record_properties
 from passrelay_schemas.record import Record, envelope_text
 from passrelay_schemas.verdict import Verdict
@@ -87,3 +92,32 @@ def test_the_repair_tells_a_missing_consumer_from_a_missing_server() -> None:
     assert "a consumer runs" in waiting_because(Progress(waiting={new_event_id()}), 120)
     seen = Progress(waiting={new_event_id()}, settled={new_event_id()})
     assert "replication" in waiting_because(seen, 120)
+
+
+GUID = uuid4()
+OURS = Marker(0, 7, 134_084_736_000_000_000, GUID, new_event_id(), "2026-11-24T12:00:00.000Z")
+OTHER = Marker(0, 6, 134_084_736_000_000_000, GUID, new_event_id(), "2026-11-24T11:00:00.000Z")
+
+
+def view(*shown: Marker | None) -> list[View]:
+    """A server for each marker; None is a server without the entry."""
+    missing = ConfigurationError("no such entry")
+    return [
+        View(f"ldaps://{number}", Entry("uid=a", each, each) if each else None, None if each else missing)
+        for number, each in enumerate(shown)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("views", "guid", "words"),
+    [
+        (view(None, None), GUID, "gone for good"),
+        (view(OURS, None), GUID, "replication"),
+        (view(OURS, OTHER), GUID, "replication"),
+        (view(OURS, OURS), uuid4(), "belongs to AD account"),
+        (view(OURS, OURS), GUID, "its next round will say so"),
+        (view(OTHER, OTHER), GUID, "not with this write"),
+    ],
+)
+def test_why_an_event_waits(views: list[View], guid: UUID, words: str) -> None:
+    assert words in why(views, Note("alice", guid), OURS.event_id)

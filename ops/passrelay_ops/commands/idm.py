@@ -60,7 +60,10 @@ def reset(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a floor in the marker's place: only newer changes pass. Without N and T the marker's own may come again."""
+    """Put a floor in the marker's place: only newer changes pass. Without N and T the marker's own may come again.
+
+    Do it while every listed server is reachable and shows the same marker.
+    """
     with Report("idm", as_json=as_json) as report:
         moment = None if changed_at is None else _filetime(parse_moment(changed_at, option="--changed-at"))
 
@@ -79,7 +82,10 @@ def rebind(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give the entry to another AD account: for one that was deleted and made again under the same name."""
+    """Give the entry to another AD account: for one that was deleted and made again under the same name.
+
+    Do it while every listed server is reachable and shows the same marker.
+    """
     with Report("idm", as_json=as_json) as report:
         _put(report, user, domain, config, lambda old, of_domain: floors.rebound(old, guid, of_domain), yes=yes)
 

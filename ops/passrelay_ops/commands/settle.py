@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from typing import Annotated
 
@@ -9,13 +10,16 @@ import typer
 from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_ops import settle as settling
+from passrelay_ops import unsettled
 from passrelay_ops.connection import connect, server_version
 from passrelay_ops.dead_letters import read_record
+from passrelay_ops.notes import Notes
 from passrelay_ops.options import AsJson, OpsConfig, default_path, parse_moment
 from passrelay_ops.report import Report
 from passrelay_ops.settle import Progress
 from passrelay_ops.stream import follow, last_offset, read
 from passrelay_schemas.filetime import rfc3339, utc_now
+from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.settings import OpsSettings, load
 from passrelay_schemas.topology import JOURNAL
 
@@ -48,15 +52,20 @@ def settle(
                     "from it; if the broker was lost since then: `passrelay producer capture --all`"
                 )
             progress = Progress()
-            if begins is not None:
-                _settle(report, connection, max(moment, begins.at), progress, wait)
-        _tell(report, progress, wait)
+            # None: from the first record on, whatever the clock was of the consumer that wrote it.
+            start = None if begins is None or moment < begins.at else moment - settling.CLOCKS_APART
+            _settle(report, connection, start, progress, wait)
+            _tell(report, progress, wait)
+            if progress.waiting:
+                _explain(report, connection, start, progress, settings)
 
 
-def _settle(report: Report, connection: BlockingConnection, since: datetime, progress: Progress, wait: float) -> None:
+def _settle(
+    report: Report, connection: BlockingConnection, since: datetime | None, progress: Progress, wait: float
+) -> None:
     # Only what is recorded from here on counts: an earlier record of a copy tells about the time before.
     end = last_offset(connection, JOURNAL)
-    records = settling.writes(read(connection, JOURNAL, since=since - settling.CLOCKS_APART))
+    records = settling.writes(read(connection, JOURNAL, since=since))
     for record, fault in settling.publish(connection, records):
         if fault is None:
             progress.waiting.add(record.event_id)
@@ -87,3 +96,13 @@ def _tell(report: Report, progress: Progress, wait: float) -> None:
     if progress.waiting:
         why = settling.waiting_because(progress, wait)
         report.fail("settle", f"{len(progress.waiting)} of {progress.events} events", why)
+
+
+def _explain(
+    report: Report, connection: BlockingConnection, since: datetime | None, progress: Progress, settings: OpsSettings
+) -> None:
+    """Look at the entries of some that wait, where the ops key and [idm] are at hand."""
+    records = settling.writes(read(connection, JOURNAL, since=since))
+    waiting = itertools.islice((record for record in records if record.event_id in progress.waiting), unsettled.MOST)
+    for finding in unsettled.look(list(waiting), Notes(Keyring(settings.keys.directory)), settings):
+        report.fail("settle", finding.subject, finding.detail)
