@@ -95,7 +95,8 @@ def make_source(settings: ProducerSettings, log: Log) -> Source:
 def _check_initialised(settings: ProducerSettings, spool: Spool) -> None:
     if settings.source.samba is not None and not spool.cursor():
         raise ConfigurationError(
-            f"spool {spool.path}: nobody has said where to begin: run `passrelay producer init --from now|all`"
+            f"spool {spool.path}: nobody has said where to begin: run `passrelay producer init --from now|all` "
+            "(now: on a first installation; all: when the spool was lost, every password is captured again)"
         )
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -184,9 +184,14 @@ class TestSplitting:
         assert LineSplitter().feed(line + b"\n") == [line]
 
 
-class NoMemory:
-    def cursor(self) -> dict[str, str]:
-        return {}
+class Notes:
+    """What the spool would remember."""
+
+    def __init__(self, **cursor: str) -> None:
+        self.values: Mapping[str, str] = cursor
+
+    def cursor(self) -> Mapping[str, str]:
+        return self.values
 
     def account(self, guid: UUID) -> AccountState | None:
         return None
@@ -198,12 +203,12 @@ class NoMemory:
 class Pipe:
     """A source that reads from a real pipe, and what it has answered."""
 
-    def __init__(self, batch: int = 256) -> None:
+    def __init__(self, batch: int = 256, notes: Notes | None = None) -> None:
         reading, self.writing = os.pipe()
         self.answers = io.BytesIO()
         self.stop = threading.Event()
         self.source = StdinSource(StdinSourceSettings(batch=batch), [AD, HR], descriptor=reading, answers=self.answers)
-        self.pages = self.source.pages(NoMemory(), self.stop)
+        self.pages = self.source.pages(notes or Notes(), self.stop)
 
     def send(self, *documents: Any) -> None:
         lines = (document if isinstance(document, bytes) else json.dumps(document).encode() for document in documents)
@@ -223,8 +228,8 @@ class Pipe:
 def pipe() -> Iterator[Callable[..., Pipe]]:
     opened: list[Pipe] = []
 
-    def make(batch: int = 256) -> Pipe:
-        opened.append(Pipe(batch))
+    def make(batch: int = 256, notes: Notes | None = None) -> Pipe:
+        opened.append(Pipe(batch, notes))
         return opened[-1]
 
     yield make
@@ -293,6 +298,35 @@ class TestSource:
         lines.end()
         assert [event.changed_at for page in lines.pages for event in page.events] == [NOW, NOW + 1, NOW + 2]
 
+    def test_default_times_rise_over_a_restart_with_a_clock_that_was_set_back(
+        self, pipe: Callable[..., Pipe], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        notes, times = Notes(), []
+        for now in (NOW, NOW - 36_000_000_000, NOW + 36_000_000_000):
+            monkeypatch.setattr(filetime, "now", lambda now=now: now)
+            lines = pipe(notes=notes)
+            lines.send(hr_line(), hr_line())
+            lines.end()
+            for page in lines.pages:
+                times += [event.changed_at for event in page.events]
+                notes.values = page.cursor  # in the same transaction as the events
+        assert times == sorted(set(times))
+        assert times[-2] == NOW + 36_000_000_000  # a clock that went on is followed again
+
+    def test_a_clock_that_went_back_by_days_is_told_to_the_sender(
+        self, pipe: Callable[..., Pipe], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filetime, "now", lambda: NOW)
+        ahead = NOW + limits.MAX_AHEAD_SECONDS * filetime.UNITS_PER_SECOND
+        lines = pipe(notes=Notes(last_time=str(ahead)))
+        lines.send(hr_line())
+        lines.send(hr_line(changed_at=NOW))
+        lines.end()
+        assert [event.changed_at for page in lines.pages for event in page.events] == [NOW]
+        lines.source.committed(Page(), [])
+        assert [answer["line"] for answer in lines.answered] == [1]
+        assert "set the clocks" in lines.answered[0]["error"]
+
     def test_stop_ends_a_source_that_waits(self, pipe: Callable[..., Pipe]) -> None:
         lines = pipe()
         threading.Timer(0.05, lines.stop.set).start()
@@ -312,6 +346,6 @@ class TestSource:
 
     def test_there_is_nothing_to_capture_again(self) -> None:
         source = StdinSource(StdinSourceSettings(), [HR], answers=io.BytesIO())
-        assert source.initialise(NoMemory(), everything=True) == Page()
+        assert source.initialise(Notes(), everything=True) == Page()
         with pytest.raises(ConfigurationError, match="cannot capture again"):
-            source.recapture(NoMemory(), None)
+            source.recapture(Notes(), None)

@@ -2,6 +2,10 @@
 
 In:  {"domain", "account": {"sam_account_name", ...}, "password", "changed_at"?, "kvno"?, "must_change"?, "kind"?}
 Out: {"line", "event_id"} or {"line", "error"}; an error names fields and rules, never a value of the line.
+
+Lines without `changed_at` get strictly increasing times, also over a restart and when the clock is set back: the spool
+keeps the last one as the source's cursor. Two lines of one account and one `changed_at`: the later line wins, because
+event ids increase.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ _CHUNK_BYTES = 65536
 """What a Linux pipe holds."""
 _CHUNKS_AHEAD = 4
 _STOP_SECONDS = 0.2
+_LAST_TIME = "last_time"
+"""The cursor's key: the last time that was given to a line, FILETIME."""
 
 
 def parse_line(
@@ -101,7 +107,10 @@ def _check(event: PasswordChanged, domain: DomainSettings, now: int) -> None:
         if event.kvno != 0:
             raise ForeignDomainError('kvno: not in a domain with order = "time"')
         if event.changed_at > now + limits.MAX_AHEAD_SECONDS * filetime.UNITS_PER_SECOND:
-            raise MalformedError(f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future")
+            raise MalformedError(
+                f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future of this host's clock: set the clocks "
+                "right, or give the right changed_at (lines without one come after all earlier ones)"
+            )
     elif event.kvno < 1:
         raise ForeignDomainError('kvno: at least 1 in a domain with order = "kvno"')
     if domain.sid is not None and (account.sid is None or account.sid.rpartition("-")[0] != domain.sid):
@@ -168,6 +177,7 @@ class StdinSource:
 
     def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
         """What has arrived, at most [source.stdin] batch lines a page, until the input ends."""
+        self._last_time = int(memory.cursor().get(_LAST_TIME, 0))
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
         while lines := self._next_lines(stop):
             events, tags, self._errors = [], [], {}
@@ -178,7 +188,7 @@ class StdinSource:
                 except EventError as error:
                     self._errors[number] = str(error)
             if events:
-                yield Page(events=events, tags=tags)
+                yield Page(events=events, tags=tags, cursor={_LAST_TIME: str(self._last_time)})
             else:
                 self._answer({})
 
@@ -217,7 +227,7 @@ class StdinSource:
         return parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time)
 
     def _next_time(self) -> int:
-        """Now, but later than ever before in this process: two lines in one clock tick keep their order."""
+        """Now, but later than ever before with this spool: the later line wins, whatever the clock does."""
         self._last_time = max(filetime.now(), self._last_time + 1)
         return self._last_time
 
