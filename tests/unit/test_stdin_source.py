@@ -325,7 +325,7 @@ class TestSource:
         assert [event.changed_at for page in lines.pages for event in page.events] == [NOW]
         lines.source.committed(Page(), [])
         assert [answer["line"] for answer in lines.answered] == [1]
-        assert "set the clocks" in lines.answered[0]["error"]
+        assert "set the clocks right" in lines.answered[0]["error"]
 
     def test_stop_ends_a_source_that_waits(self, pipe: Callable[..., Pipe]) -> None:
         lines = pipe()

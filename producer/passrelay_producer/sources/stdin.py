@@ -108,8 +108,8 @@ def _check(event: PasswordChanged, domain: DomainSettings, now: int) -> None:
             raise ForeignDomainError('kvno: not in a domain with order = "time"')
         if event.changed_at > now + limits.MAX_AHEAD_SECONDS * filetime.UNITS_PER_SECOND:
             raise MalformedError(
-                f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future of this host's clock: set the clocks "
-                "right, or give the right changed_at (lines without one come after all earlier ones)"
+                f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future of this host's clock: set the "
+                "clocks right, or give the right changed_at (lines without one come after all earlier ones)"
             )
     elif event.kvno < 1:
         raise ForeignDomainError('kvno: at least 1 in a domain with order = "kvno"')
