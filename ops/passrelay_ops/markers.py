@@ -18,6 +18,11 @@ from passrelay_schemas.event import Account
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 
+REPLICATION = (
+    "replication is behind or broken: look again in a moment; if it stays, repair it "
+    "(`dsconf INSTANCE replication status --suffix SUFFIX`)"
+)
+"""What to do about servers that show different things."""
 REPLICATION_SECONDS = 10.0
 """How long a floor may take to every other server before the command calls it missing there."""
 _NO_SUCH_OBJECT = 32

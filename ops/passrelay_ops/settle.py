@@ -158,7 +158,7 @@ def waiting_because(progress: Progress, seconds: float) -> str:
         "no consumer has recorded one: see that a consumer runs and that its IdM servers pass their probe"
         if silent
         else "a listed IdM server cannot be reached, or replication does not bring the servers together: see the "
-        "consumers' log (action unsettled), `passrelay idm marker show USER` and `dsconf INSTANCE replication status`"
+        "consumers' log (action unsettled) and `passrelay idm marker show USER`"
     )
     return (
         f"not settled within {seconds:g} s: {look}; the copies go on by themselves: repair it, then run the "

@@ -52,7 +52,7 @@ def why(views: Sequence[View], note: Note, event_id: UUID) -> str:
     if not found:
         return f"{views[0].fault}; nothing is left to settle where the user is gone for good"
     if len(found) < len(views) or not markers.identical(views):
-        return "the servers differ: replication has not brought them together: `dsconf INSTANCE replication status`"
+        return f"the servers differ: {markers.REPLICATION}"
     owner = found[0].marker.guid if found[0].marker else None
     if owner is not None and note.guid is not None and owner != note.guid:
         return f"the entry belongs to AD account {owner} now: nothing is left to settle"

@@ -170,8 +170,7 @@ def _say(report: Report, views: list[View], *, fault: bool = True) -> None:
         _note(
             report,
             "markers differ",
-            "replication is behind or broken: look again in a moment; if it stays, repair replication "
-            "(`dsconf INSTANCE replication status`), then `passrelay settle --since T`",
+            f"{markers.REPLICATION}, then `passrelay settle --since T`",
             FAULT if fault else None,
         )
     report["identical"] = alike
