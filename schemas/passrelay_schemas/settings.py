@@ -210,6 +210,21 @@ class DomainSettings(Section):
         return self
 
 
+def _distinct(domains: tuple[DomainSettings, ...]) -> tuple[DomainSettings, ...]:
+    # Two orders over one domain's accounts cannot be compared: the events of one of them would wait in vain.
+    names = [domain.name for domain in domains]
+    sids = [domain.sid for domain in domains if domain.sid is not None]
+    for domain in domains:
+        if names.count(domain.name) > 1:
+            raise ValueError(f"[[domain]] {domain.name} stands twice: keep one")
+        if sids.count(domain.sid or "") > 1:
+            raise ValueError(f"[[domain]] {domain.name}: sid {domain.sid} stands in another [[domain]] too: keep one")
+    return domains
+
+
+Domains = Annotated[tuple[DomainSettings, ...], AfterValidator(_distinct)]
+
+
 class IdmSettings(Section):
     """The IdM servers and how entries are written."""
 
@@ -335,23 +350,29 @@ class ProducerSettings(RoleSettings):
     source: SourceSettings
     spool: SpoolSettings = SpoolSettings()
     metrics: MetricsSettings = MetricsSettings()
-    domain: tuple[DomainSettings, ...] = ()
+    domain: Domains = ()
+
+    @model_validator(mode="after")
+    def _order_of_the_source(self) -> Self:
+        for domain in self.domain:
+            if self.source.samba is not None and domain.order is Order.TIME:
+                raise ValueError(
+                    f"[[domain]] {domain.name}: [source.samba] has versions, so its domain is never ordered by time: "
+                    "remove order here and on the consumers"
+                )
+        return self
 
 
 class ConsumerSettings(RoleSettings):
     """consumer.toml."""
 
     idm: IdmSettings
-    domain: Annotated[tuple[DomainSettings, ...], Field(min_length=1)]
+    domain: Annotated[Domains, Field(min_length=1)]
     consumer: ConsumerTableSettings = ConsumerTableSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _domains(self) -> Self:
-        names = [domain.name for domain in self.domain]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"[[domain]] {name} stands twice: keep one")
         for domain in self.domain:
             if not domain.producers:
                 raise ValueError(f"[[domain]] {domain.name}: producers is empty, so nobody may speak for it: list them")
@@ -364,7 +385,7 @@ class OpsSettings(RoleSettings):
     """ops.toml."""
 
     idm: IdmSettings | None = None
-    domain: tuple[DomainSettings, ...] = ()
+    domain: Domains = ()
 
 
 ROLES: dict[str, type[RoleSettings]] = {

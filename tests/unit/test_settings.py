@@ -23,6 +23,7 @@ from passrelay_schemas.settings import (
     MetricsSettings,
     OpsSettings,
     ProducerSettings,
+    RoleSettings,
     is_loopback,
     load,
 )
@@ -307,6 +308,31 @@ DOMAIN_TABLE = CONSUMER[CONSUMER.index("[[domain]]") :]
 def test_a_doubled_domain_is_refused(tmp_path: Path, again: str) -> None:
     with pytest.raises(ConfigurationError, match=r"\[\[domain\]\] lab\.example stands twice"):
         consumer(tmp_path, CONSUMER + again)
+
+
+TIMED_TABLE = DOMAIN_TABLE.replace("lab.example", "hr.example") + 'order = "time"\n'
+
+
+@pytest.mark.parametrize(
+    ("role", "text"), [(ProducerSettings, PRODUCER), (ConsumerSettings, CONSUMER), (OpsSettings, OPS)]
+)
+def test_no_role_takes_one_ad_domain_twice(tmp_path: Path, role: type[RoleSettings], text: str) -> None:
+    """Under one name or two: changes in two orders cannot be compared."""
+    path = tmp_path / "settings.toml"
+    for again, message in (
+        (DOMAIN_TABLE, r"\[\[domain\]\] lab\.example stands twice"),
+        (TIMED_TABLE, r"sid S-1-5-21-1-2-3 stands in another \[\[domain\]\] too"),
+    ):
+        path.write_text(text.partition("[[domain]]")[0] + DOMAIN_TABLE + again)
+        with pytest.raises(ConfigurationError, match=message):
+            load(role, path)
+
+
+def test_samba_has_versions_so_its_domain_is_never_ordered_by_time(tmp_path: Path) -> None:
+    text = PRODUCER.partition("[[domain]]")[0] + TIMED_TABLE
+    with pytest.raises(ConfigurationError, match=r"hr\.example: \[source\.samba\] has versions"):
+        producer(tmp_path, text)
+    assert producer(tmp_path, text.replace("[source.samba]", "[source.stdin]")).domain[0].order is Order.TIME
 
 
 @pytest.mark.parametrize(
