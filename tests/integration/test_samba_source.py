@@ -13,7 +13,6 @@ import pytest
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
 from passrelay_producer.sources.samba import SambaSource
 from passrelay_producer.sources.samba_cursor import WITNESSES
-from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged
@@ -25,6 +24,7 @@ from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations
 from tests.lab.process import wait_for
 from tests.lab.samba import DomainController
+from tests.lab.snapshot import Snapshot, highest_usn, overtake
 
 pytestmark = pytest.mark.integration
 _TIMEOUT_SECONDS = 30
@@ -258,25 +258,8 @@ def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: Domain
     assert password_of(event) == password
 
 
-class Snapshot:
-    """A copy of the controller's database, as a backup of its disk would have it."""
-
-    def __init__(self, controller: DomainController, folder: Path) -> None:
-        self._controller = controller
-        self._copy = folder / "private"
-        controller.stop()
-        shutil.copytree(controller.folder / "private", self._copy, ignore=shutil.ignore_patterns("ldap*"))
-        controller.start()
-
-    def restore(self) -> None:
-        self._controller.stop()
-        shutil.copytree(self._copy, self._controller.folder / "private", dirs_exist_ok=True)
-        self._controller.start()
-
-
-def highest_usn(controller: DomainController) -> int:
-    with SambaDirectory(controller.ldapi_path) as directory:
-        return directory.highest_usn()
+def known_usn(capture: Capture) -> int:
+    return int(capture.notebook.cursor()["usn"])
 
 
 def test_a_restored_database_is_captured_again(controller: DomainController, tmp_path: Path) -> None:
@@ -290,16 +273,9 @@ def test_a_restored_database_is_captured_again(controller: DomainController, tmp
     snapshot.restore()
     password = canary_password()
     controller.ldaps_reset("hans", password)
-    assert highest_usn(controller) < int(capture.notebook.cursor()["usn"])
+    assert highest_usn(controller) < known_usn(capture)
     found = capture.until("hans")
     assert (password_of(found[-1]), found[-1].kvno) == (password, 2)
-
-
-def overtake(controller: DomainController, capture: Capture) -> None:
-    """Change something that is no password until the restored database has used up every USN that was read."""
-    known = int(capture.notebook.cursor()["usn"])
-    while highest_usn(controller) <= known:
-        controller.modify_user("Guest", description=canary_password())
 
 
 def test_a_restore_is_noticed_when_the_passwords_that_were_read_are_gone(
@@ -317,7 +293,7 @@ def test_a_restore_is_noticed_when_the_passwords_that_were_read_are_gone(
     # The cookie hides this change, and it is older than every witness.
     password = canary_password()
     controller.ldaps_reset("jens", password)
-    overtake(controller, capture)
+    overtake(controller, known_usn(capture))
     (event,) = capture.until("jens")
     assert (password_of(event), event.kvno) == (password, 2)
 
@@ -334,7 +310,7 @@ def test_a_restore_is_noticed_when_no_password_was_read_after_the_snapshot(
     snapshot.restore()
     password = canary_password()
     controller.ldaps_reset("karl", password)
-    overtake(controller, capture)
+    overtake(controller, known_usn(capture))
     controller.modify_user("karl", description="changed again, in something else")
     (event,) = capture.until("karl")
     assert (password_of(event), event.kvno) == (password, 2)
