@@ -13,6 +13,7 @@ from ldap3 import MODIFY_REPLACE
 from pika.adapters.blocking_connection import BlockingConnection
 from typer.testing import CliRunner, Result
 
+from passrelay_ops import stream
 from passrelay_ops.cli import app
 from passrelay_schemas import filetime, topology
 from passrelay_schemas.event_id import new_event_id
@@ -264,6 +265,22 @@ def _is_gone(connection: BlockingConnection, name: str) -> bool:
         return True
     channel.close()
     return False
+
+
+def test_a_stream_is_followed_behind_an_offset_until_the_time_is_over(site: Site) -> None:
+    records = [Record(event_id=new_event_id(), verdict=Verdict.APPLIED, received_at=datetime.now(UTC)) for _ in "1234"]
+    site.journal(*records[:3])
+    with site.connection() as connection:
+        wait_for(lambda: stream.last_offset(connection, topology.JOURNAL) == 2, what="three records in the journal")
+        following = stream.follow(connection, topology.JOURNAL, after=1, seconds=30)
+        assert next(following).offset == 2
+        site.journal(records[3])
+        assert next(following).body == records[3].encode()
+        following.close()  # type: ignore[attr-defined]
+        everything = stream.follow(connection, topology.JOURNAL, after=None, seconds=30)
+        assert [next(everything).offset for _ in records] == [0, 1, 2, 3]
+        everything.close()  # type: ignore[attr-defined]
+        assert list(stream.follow(connection, topology.JOURNAL, after=3, seconds=0.1)) == []
 
 
 def test_a_missing_topology_names_the_command_that_makes_it(site: Site) -> None:
