@@ -17,7 +17,7 @@ from passrelay_ops.markers import Whose, explain
 from passrelay_schemas.deny import denied
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
-from passrelay_schemas.filetime import now, rfc3339, utc_now
+from passrelay_schemas.filetime import UNITS_PER_SECOND, now, rfc3339, utc_now
 from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
@@ -99,6 +99,9 @@ def _floor(epoch: int, kvno: int, changed_at: int | None, guid: UUID) -> Marker:
     if changed_at is None:
         # The whole of that version: of two that DCs made at once (docs/adr/0003), the later one too.
         changed_at = MAX_FILETIME if kvno else 0
+    elif kvno:
+        # The whole of that second: below it an order key has the rank of the controller.
+        changed_at += UNITS_PER_SECOND - 1 - changed_at % UNITS_PER_SECOND
     return Marker(epoch, kvno, changed_at, guid, new_event_id(), rfc3339(utc_now()), frozenset({FLOOR}))
 
 

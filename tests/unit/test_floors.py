@@ -80,7 +80,8 @@ def test_reset_to_a_version_shuts_out_all_of_it() -> None:
 
 def test_reset_to_a_version_and_a_time_of_it() -> None:
     floor = lowered_or_raised(marker(), AD, kvno=9, changed_at=CHANGED_AT)
-    assert outcome(floor, kvno=9, changed_at=CHANGED_AT) == "superseded"
+    last_of_its_second = CHANGED_AT - CHANGED_AT % SECOND + SECOND - 1
+    assert outcome(floor, kvno=9, changed_at=last_of_its_second) == "superseded"
     assert outcome(floor, kvno=9, changed_at=CHANGED_AT + SECOND) == "written"
 
 
