@@ -210,7 +210,7 @@ class Handler:
         new = Marker(
             epoch=key.epoch,
             kvno=event.kvno,
-            changed_at=event.changed_at,
+            changed_at=key.changed_at,
             guid=event.account.guid,
             event_id=_event_id(progress),
             applied_at=rfc3339(progress.now),

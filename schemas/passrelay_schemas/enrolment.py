@@ -51,4 +51,6 @@ def order_key(event: PasswordChanged, domain: DomainSettings, event_id: UUID) ->
     epoch = domain.epoch
     if domain.epoch_began_at is not None and captured_at(event_id) < domain.epoch_began_at:
         epoch -= 1
-    return OrderKey.of(epoch=epoch, kvno=event.kvno, changed_at=event.changed_at, event_id=event_id)
+    return OrderKey.of(
+        epoch=epoch, kvno=event.kvno, changed_at=event.changed_at, event_id=event_id, origin=event.origin
+    )

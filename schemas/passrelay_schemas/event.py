@@ -82,6 +82,8 @@ class PasswordChanged(BaseModel):
     """Replication version of unicodePwd = msDS-KeyVersionNumber; 0 in a domain that is ordered by time."""
     changed_at: Filetime
     """pwdLastSet, or the originating time of unicodePwd where pwdLastSet does not belong to this change."""
+    origin: UUID | None = None
+    """invocationId of the controller that made the change: of two in one second the greater wins, as in AD."""
     must_change: Annotated[bool, Field(strict=True)] = False
     kind: Kind = Kind.UNKNOWN
 

@@ -32,6 +32,7 @@ class Marker:
     epoch: int
     kvno: int
     changed_at: int
+    """The order key's: a FILETIME whose parts of a second may rank the controller of origin."""
     guid: UUID
     event_id: UUID
     applied_at: str

@@ -16,8 +16,10 @@ from passrelay_producer.sources.samba_cursor import WITNESSES
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged
+from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.logs import Log
+from passrelay_schemas.order import OrderKey
 from passrelay_schemas.settings import SambaSourceSettings
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.folder import LabFolder, canary_password
@@ -363,5 +365,42 @@ def test_two_controllers_give_one_change_one_key(
         (arrived,) = first_capture.until("inge")
         assert arrived == winner
         assert password_of(arrived) == later
+        second.replicate()
+
+        # The same version and the same second on both: AD lets the greater invocation id win, and so does the key.
+        pair = _in_one_second(controller, first_capture, second, second_capture)
+        controller.replicate(second)
+        second.replicate()
+        kept = password_of(max(pair, key=_key))
+        assert controller.binds("inge", kept)
+        assert second.binds("inge", kept)
+        loser_capture = second_capture if pair.index(max(pair, key=_key)) == 0 else first_capture
+        (corrected,) = loser_capture.until("inge")
+        assert corrected == max(pair, key=_key)
     finally:
         second.stop()
+
+
+def _key(event: PasswordChanged) -> OrderKey:
+    return OrderKey.of(
+        epoch=0, kvno=event.kvno, changed_at=event.changed_at, event_id=new_event_id(), origin=event.origin
+    )
+
+
+def _in_one_second(
+    first: DomainController, first_capture: Capture, second: DomainController, second_capture: Capture
+) -> list[PasswordChanged]:
+    """One change on each controller before they replicate; again until both fall into one second."""
+    while True:
+        into_the_second = filetime.now() % UNITS_PER_SECOND
+        wait_for(lambda before=into_the_second: filetime.now() % UNITS_PER_SECOND < before, what="a new second")  # type: ignore[misc]
+        first.ldaps_reset("inge", canary_password())
+        second.ldaps_reset("inge", canary_password())
+        pair = [*first_capture.until("inge"), *second_capture.until("inge")]
+        assert pair[0].kvno == pair[1].kvno
+        if pair[0].changed_at // UNITS_PER_SECOND == pair[1].changed_at // UNITS_PER_SECOND:
+            return pair
+        first.replicate(second)
+        second.replicate()
+        for capture in (first_capture, second_capture):
+            capture.notebook.commit(capture.source.initialise(capture.notebook, everything=False))

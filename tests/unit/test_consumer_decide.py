@@ -13,7 +13,7 @@ from passrelay_consumer.decide import Decision, Entry, Finish, Refuse, Settled, 
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
-from passrelay_schemas.order import OrderKey
+from passrelay_schemas.order import OrderKey, rank
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.unit.builders import CHANGED_AT, EVENT_ID, GUID, event
 
@@ -33,7 +33,13 @@ def decided(
     entry = Entry("uid=alice", marker, object_classes=frozenset({"krbprincipalaux"}), **known)
     return decide(
         change,
-        key=OrderKey.of(epoch=key_epoch, kvno=change.kvno, changed_at=change.changed_at, event_id=event_id),
+        key=OrderKey.of(
+            epoch=key_epoch,
+            kvno=change.kvno,
+            changed_at=change.changed_at,
+            event_id=event_id,
+            origin=change.origin,
+        ),
         event_id=event_id,
         entry=entry,
         epoch=key_epoch if epoch is None else epoch,
@@ -146,12 +152,15 @@ def test_must_change_is_finished_once() -> None:
     assert early.reason is Reason.EARLY
 
 
-def test_seconds_of_one_version_decide_and_their_parts_do_not() -> None:
+def test_seconds_of_one_version_decide_then_the_origin_and_nothing_finer() -> None:
+    low, high = UUID("11111111-0000-4000-8000-000000000000"), UUID("22222222-0000-4000-8000-000000000000")
     start = CHANGED_AT - CHANGED_AT % UNITS_PER_SECOND
-    marker = replace(MARKER, changed_at=start)
-    assert decided(marker, changed_at=start + UNITS_PER_SECOND) == Write()
-    assert decided(marker, changed_at=start + UNITS_PER_SECOND - 1) == DUPLICATE
-    assert decided(marker, changed_at=start - 1) == SUPERSEDED
+    marker = replace(MARKER, changed_at=start + rank(low))
+    assert decided(marker, changed_at=start + UNITS_PER_SECOND, origin=low) == Write()
+    assert decided(marker, changed_at=start + UNITS_PER_SECOND - 1, origin=low) == DUPLICATE
+    assert decided(marker, changed_at=start, origin=high) == Write()
+    assert decided(replace(marker, changed_at=start + rank(high)), changed_at=start + 5, origin=low) == SUPERSEDED
+    assert decided(marker, changed_at=start - 1, origin=high) == SUPERSEDED
 
 
 # -- a marker beside another write's password -------------------------------------------------------------------------

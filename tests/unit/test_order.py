@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from passrelay_schemas import limits
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime, now, rfc3339, to_datetime, to_unix_seconds
-from passrelay_schemas.order import OrderKey
+from passrelay_schemas.order import OrderKey, rank
 from tests.unit.builders import CHANGED_AT
 
 IN_1601 = 0
@@ -23,8 +23,11 @@ START = CHANGED_AT - CHANGED_AT % SECOND
 EARLIER, LATER = UUID("01999999-0000-7000-8000-000000000001"), UUID("01999999-0001-7000-8000-000000000000")
 
 
-def key(epoch: int, kvno: int, changed_at: int, event_id: UUID = EARLIER) -> OrderKey:
-    return OrderKey.of(epoch=epoch, kvno=kvno, changed_at=changed_at, event_id=event_id)
+DC1, DC2 = UUID("11111111-0000-4000-8000-000000000000"), UUID("22222222-0000-4000-8000-000000000000")
+
+
+def key(epoch: int, kvno: int, changed_at: int, event_id: UUID = EARLIER, origin: UUID | None = DC1) -> OrderKey:
+    return OrderKey.of(epoch=epoch, kvno=kvno, changed_at=changed_at, event_id=event_id, origin=origin)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,10 @@ def key(epoch: int, kvno: int, changed_at: int, event_id: UUID = EARLIER) -> Ord
         (key(0, 7, IN_2200), key(0, 8, IN_1601)),  # version before time, also with a must-change reset (pwdLastSet 0)
         (key(0, 7, START), key(0, 7, START + SECOND)),
         (key(0, 7, START + SECOND - 1), key(0, 7, START + SECOND)),
+        (key(0, 7, START + 9, origin=DC1), key(0, 7, START, origin=DC2)),  # in one second AD takes the greater origin
+        (key(0, 7, START, origin=DC2), key(0, 7, START + SECOND, origin=DC1)),  # which is less than a second
+        (key(0, 7, START, origin=UUID(int=2**128 - 1)), key(0, 7, START + SECOND, origin=UUID(int=0))),
+        (key(0, 7, START, origin=None), key(0, 7, START + 1, origin=None)),  # without an origin each part counts
         (key(0, limits.MAX_KVNO, IN_2200), key(1, 1, IN_1601)),  # epoch before version
         (key(0, 9, START), key(0, 10, START)),  # numbers, not texts
         (key(0, 0, START), key(0, 0, START + 1)),  # without versions the full FILETIME counts
@@ -51,7 +58,8 @@ def test_newer_is_newer(older: OrderKey, newer: OrderKey) -> None:
 def test_one_replicated_change_has_one_key_on_every_dc(fraction: int) -> None:
     one = key(0, 7, START + fraction)
     assert one == key(0, 7, START)
-    assert (one.epoch, one.kvno, one.changed_at) == (0, 7, START)
+    assert (one.epoch, one.kvno, one.changed_at) == (0, 7, START + rank(DC1))
+    assert 0 <= rank(DC1) < SECOND
 
 
 def test_one_replicated_change_is_the_same_whoever_captured_it() -> None:

@@ -79,6 +79,7 @@ def _password_event(
         password=secret,
         kvno=state.kvno,
         changed_at=changed_at(reading.pwd_last_set, stamps),
+        origin=stamps[UNICODE_PWD].invocation_id,
         must_change=state.must_change,
         kind=Kind.CREATE if state.kvno == 1 else Kind.UNKNOWN,
     )
@@ -92,6 +93,7 @@ def _expire_event(reading: Reading, domain: str, state: AccountState, stamps: Ma
             account=_account(reading),
             kvno=state.kvno,
             changed_at=stamps.get(PWD_LAST_SET, stamps[UNICODE_PWD]).changed_at,
+            origin=stamps[UNICODE_PWD].invocation_id,
             must_change=True,
             kind=Kind.EXPIRE,
         )
