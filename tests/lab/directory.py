@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Directory:
     """One server: `start` makes it on first use and keeps its data over stop, kill and start.
 
     With `set_up=False` the tree has IdM's containers only: no passrelay schema, access rules or accounts.
+    `environment` is the server's, by default this process's own.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Directory:
         suffix: str = "dc=idm,dc=test",
         storage_scheme: str | None = None,
         set_up: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.suffix = suffix
         self.storage_scheme = storage_scheme
@@ -78,6 +80,7 @@ class Directory:
             "ns-slapd",
             ["ns-slapd", "-D", self.layout.config, "-i", folder / "run" / "slapd.pid", "-d", "0"],
             log=folder / "ns-slapd.log",
+            env=environment,
         )
 
     @property

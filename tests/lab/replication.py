@@ -1,0 +1,181 @@
+"""Two 389 Directory Servers that replicate to each other, as two IdM servers do, and the network between them.
+
+The configuration is what `dsconf replication` writes: a replica entry with an id on each, a manager that each lets in,
+and one agreement from each to the other (Directory Server administration guide, "Managing replication").
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from ldap3 import BASE, MODIFY_REPLACE
+
+from tests.lab.certificates import CertificateAuthority
+from tests.lab.clock import environment
+from tests.lab.directory import Directory
+from tests.lab.directory_tree import Attributes, add, demand, modify
+from tests.lab.network import Reservations
+from tests.lab.process import LabError, wait_for
+from tests.lab.proxy import Proxy
+
+_MANAGER = "cn=replication manager,cn=config"
+_SUPPLIER, _KEEPS_CHANGELOG = "3", "1"
+_ELEMENT = re.compile(r"\{replica (\d+) [^}]*\}(?: \S+ (\S+))?")
+
+
+class Suppliers:
+    """`a` and `b`, each the other's supplier, with a proxy before each that `cut` and `heal` work on.
+
+    `b_ahead` is how far b's clock runs ahead of a's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        reservations: Reservations,
+        ca: CertificateAuthority,
+        *,
+        storage_scheme: str | None = None,
+        b_ahead: timedelta = timedelta(),
+    ) -> None:
+        self.a = Directory(folder / "a", reservations, ca, storage_scheme=storage_scheme)
+        clock = environment(b_ahead) if b_ahead else None
+        self.b = Directory(
+            folder / "b", reservations, ca, storage_scheme=storage_scheme, set_up=False, environment=clock
+        )
+        # Schema, accounts and access rules come to `b` by replication, as they would in IdM.
+        self.b.password_file = self.a.password_file
+        self._links = {server: Proxy(reservations, server.listening.ldaps) for server in (self.a, self.b)}
+        self._manager_password = secrets.token_urlsafe(24)
+
+    def start(self) -> None:
+        """Start both and return when `b` holds everything that `a` does. To be called once."""
+        for number, server in enumerate((self.a, self.b), start=1):
+            server.start()
+            self._make_supplier(server, number)
+        self._agree(self.a, self.b)
+        self._initialise()
+        self._agree(self.b, self.a)
+        # A vector does not tell of changes that came with the initialisation (measured): both begin with a new one.
+        for server in self._links:
+            _touch(server)
+        self.wait_in_sync()
+
+    def close(self) -> None:
+        """End everything now, without the good order that takes four seconds each: nobody starts them again."""
+        for server, link in self._links.items():
+            server.kill()
+            link.close()
+
+    # -- the network between them
+
+    def cut(self) -> None:
+        """No change passes from one to the other any more."""
+        for link in self._links.values():
+            link.cut()
+
+    def heal(self) -> None:
+        """Let them talk again; they begin within two seconds."""
+        for link in self._links.values():
+            link.heal()
+
+    def wait_in_sync(self, timeout_seconds: float = 60) -> None:
+        """Return when both have seen the same changes; LabError with what each has seen otherwise."""
+        try:
+            wait_for(lambda: newest(self.a) == newest(self.b), what="equal", timeout_seconds=timeout_seconds)
+        except LabError:
+            raise LabError(
+                f"not in sync after {timeout_seconds:.0f} s: a has seen {newest(self.a)}, b {newest(self.b)}"
+            ) from None
+
+    def overtake(self, server: Directory) -> None:
+        """Make whatever is written on `server` from now on newer, as replication counts, than all the other has seen.
+
+        Change sequence numbers have seconds and are not the clocks' order; the newest one wins a conflict.
+        """
+        other = self.b if server is self.a else self.a
+
+        def newer() -> bool:
+            _touch(server)
+            return max(newest(server).values()) > max(newest(other).values())
+
+        wait_for(newer, what=f"{server.ldaps_url} ahead of {other.ldaps_url}", interval_seconds=0.1)
+
+    # -- how they are set up
+
+    def _make_supplier(self, server: Directory, number: int) -> None:
+        manager_entry: Attributes = {
+            "objectClass": ["top", "netscapeServer", "nsAccount"],
+            "cn": ["replication manager"],
+            "userPassword": [self._manager_password],
+        }
+        replica = {
+            "objectClass": ["top", "nsDS5Replica"],
+            "cn": ["replica"],
+            "nsDS5ReplicaRoot": [server.suffix],
+            "nsDS5ReplicaId": [str(number)],
+            "nsDS5ReplicaType": [_SUPPLIER],
+            "nsDS5Flags": [_KEEPS_CHANGELOG],
+            "nsDS5ReplicaBindDN": [_MANAGER],
+            # After a cut the next try is at most two seconds away; the default grows to five minutes.
+            "nsds5ReplicaBackoffMin": ["1"],
+            "nsds5ReplicaBackoffMax": ["2"],
+        }
+        with server.manager() as manager:
+            add(manager, _MANAGER, manager_entry)
+            add(manager, _replica_dn(server), replica)
+
+    def _agree(self, supplier: Directory, consumer: Directory) -> None:
+        agreement = {
+            "objectClass": ["top", "nsDS5ReplicationAgreement"],
+            "cn": ["peer"],
+            "nsDS5ReplicaRoot": [supplier.suffix],
+            "nsDS5ReplicaHost": ["127.0.0.1"],
+            "nsDS5ReplicaPort": [str(self._links[consumer].port)],
+            "nsDS5ReplicaTransportInfo": ["LDAPS"],
+            "nsDS5ReplicaBindDN": [_MANAGER],
+            "nsDS5ReplicaBindMethod": ["SIMPLE"],
+            "nsDS5ReplicaCredentials": [self._manager_password],
+            "nsDS5ReplicaTimeout": ["10"],
+        }
+        with supplier.manager() as manager:
+            add(manager, agreement_dn(supplier), agreement)
+
+    def _initialise(self) -> None:
+        """Replace all that `b` has by what `a` has."""
+        dn = agreement_dn(self.a)
+        with self.a.manager() as manager:
+            modify(manager, dn, {"nsds5BeginReplicaRefresh": [(MODIFY_REPLACE, ["start"])]})
+        wait_for(lambda: "nsds5BeginReplicaRefresh" not in self.a.read_entry(dn), what="b initialised from a")
+        status = self.a.read_entry(dn).get("nsds5replicaLastInitStatus", ["not begun"])[0]
+        if not status.startswith("Error (0)"):
+            raise LabError(f"b could not be initialised from a: {status}")
+
+
+def newest(server: Directory) -> dict[str, str]:
+    """For each replica id the newest change sequence number that this server has seen; as text they sort by age."""
+    with server.manager() as manager:
+        manager.search(_replica_dn(server), "(objectClass=*)", BASE, attributes=["nsds50ruv"])
+        demand(manager, f"read the replica update vector of {server.ldaps_url}")
+        raw = manager.response[0]["raw_attributes"] if manager.response else {}
+    values = [value.decode() for value in raw.get("nsds50ruv", [])]
+    found = [match for value in values if (match := _ELEMENT.match(value))]
+    return {match[1]: match[2] for match in found if match[2]}
+
+
+def _touch(server: Directory) -> None:
+    """A change that nobody looks at."""
+    with server.manager() as manager:
+        modify(manager, server.suffix, {"description": [(MODIFY_REPLACE, [secrets.token_hex(4)])]})
+
+
+def _replica_dn(server: Directory) -> str:
+    return f'cn=replica,cn="{server.suffix}",cn=mapping tree,cn=config'
+
+
+def agreement_dn(server: Directory) -> str:
+    """The entry in cn=config that tells how this server's sending to the other goes."""
+    return f"cn=peer,{_replica_dn(server)}"
