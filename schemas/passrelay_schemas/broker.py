@@ -86,8 +86,9 @@ def describe(error: BaseException | None) -> str:
     while error is not None and len(parts) < 4:
         text = re.sub(r"//\S*@", "//***@", " ".join(str(error).split()))
         parts.append(f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__)
-        # pika keeps the cause as first argument, or (connector errors) as attribute `exception`
-        inner = error.args[0] if error.args else getattr(error, "exception", None)
+        # pika keeps the cause as first argument, or (connector errors) as attribute `exception` or `exceptions`
+        several = getattr(error, "exceptions", ())
+        inner = several[-1] if several else error.args[0] if error.args else getattr(error, "exception", None)
         error = inner if isinstance(inner, BaseException) else error.__cause__
     return " < ".join(parts) or "closed"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pika
 import pytest
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
 from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, ConnectionClosedByBroker
 
@@ -112,6 +113,8 @@ def test_an_empty_pika_error_is_described_by_its_cause() -> None:
     chained.__cause__ = ChannelClosedByBroker(404, "NOT_FOUND - no exchange")
     assert describe(chained) == "AMQPConnectionError < ChannelClosedByBroker: (404, 'NOT_FOUND - no exchange')"
     assert describe(None) == "closed"
+    workflow = AMQPConnectionWorkflowFailed([OSError("first address"), OSError("certificate is not yet valid")])
+    assert describe(workflow).endswith("certificate is not yet valid")
 
 
 URL = f"amqps://relay:{CANARY}@broker.example:5671/x"
