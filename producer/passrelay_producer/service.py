@@ -20,6 +20,7 @@ from passrelay_producer.sources import Source
 from passrelay_producer.spool import Spool
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.fault import Faults
+from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.settings import ProducerSettings
@@ -74,7 +75,15 @@ def capture(settings: ProducerSettings, user: str | None) -> int:
 
 
 def republish(settings: ProducerSettings, since: datetime) -> int:
-    """Queue what was published at or after `since` again; how many events. Safe at any time."""
+    """Queue what was published at or after `since`, by this host's clock, again; how many events. Safe at any time.
+
+    ConfigurationError for a time in the future: then the clock was set back since, and nothing would be found.
+    """
+    now = utc_now()
+    if since > now:
+        raise ConfigurationError(
+            f"--since {rfc3339(since)}: this host's clock says {rfc3339(now)}: set it right, or name how long ago: 24h"
+        )
     with Spool(settings.spool) as spool:
         return spool.republish(since)
 
