@@ -21,6 +21,7 @@ from passrelay_consumer.servers import Servers
 from passrelay_ops import floors, markers
 from passrelay_ops.cli import app
 from passrelay_schemas import filetime
+from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Log
 from passrelay_schemas.marker import Marker
@@ -33,6 +34,7 @@ from tests.lab.directory_tree import Changes, modify
 from tests.lab.enrolment import DOMAIN, Enrolment, Sender, change, toml
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations
+from tests.lab.replication import Suppliers
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +53,7 @@ class Office:
     handler: Handler
     settings: dict[str, Any]
     guids: dict[str, UUID] = field(default_factory=dict)
+    start: int = field(default_factory=filetime.now)
 
     def run(self, *arguments: str, exit_code: int = 0, **changes: Any) -> dict[str, Any]:
         """The command's document; `changes` replace keys of [idm], or with `domain` the whole [[domain]] list."""
@@ -76,7 +79,7 @@ class Office:
     def send(self, name: str, password: str, kvno: int, guid: UUID | None = None) -> Outcome:
         """A change of the AD account of this name, as a consumer handles it."""
         owner = guid or self.guids.setdefault(name, uuid4())
-        event = change(name, password, guid=owner, kvno=kvno, changed_at=filetime.now())
+        event = change(name, password, guid=owner, kvno=kvno, changed_at=self.start + kvno)
         outcome = self.handler.handle(Delivery(self.sender.envelope(event), Counters(), datetime.now(UTC)))
         assert isinstance(outcome, Outcome)
         return outcome
@@ -290,6 +293,43 @@ def test_rebind_refuses_admins_machines_and_the_same_account(office: Office) -> 
     assert office.marker(user) == before
     office.directory.add_user("krbtgt_7")
     assert "ticket-granting" in office.complaint("rebind", "krbtgt_7", "--guid", str(uuid4()), "--yes", exit_code=4)
+
+
+# --- several servers
+
+
+@pytest.fixture(scope="module")
+def suppliers(lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority) -> Iterator[Suppliers]:
+    """Two servers that replicate to each other, as IdM's do."""
+    pair = Suppliers(lab_folder.path / "suppliers", reservations, ca)
+    pair.start()
+    yield pair
+    pair.close()
+
+
+def test_a_floor_reaches_every_server_or_the_one_that_did_not_get_it_is_named(
+    office: Office, suppliers: Suppliers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = suppliers.a, suppliers.b
+    idm: dict[str, Any] = {"servers": [a.ldaps_url, b.ldaps_url], "password_file": a.password_file}
+    user = next(_NAMES)
+    marker = Marker(0, 7, filetime.now(), uuid4(), new_event_id(), "2026-11-24T12:00:00.000Z")
+    a.add_user(user, canary_password(), passrelayMarker=str(marker))
+    suppliers.wait_in_sync()
+    done = office.run("reset", user, "--yes", **idm)
+    assert (done["written"], done["identical"]) == (True, True)
+    floor = done["new"]
+    assert [entry["marker"] for entry in done["entries"]] == [floor, floor]
+
+    monkeypatch.setattr(markers, "REPLICATION_SECONDS", 0.5)
+    suppliers.cut()
+    torn = office.run("rebind", user, "--guid", str(uuid4()), "--yes", exit_code=1, **idm)
+    assert [entry["marker"] for entry in torn["entries"]] == [torn["new"], floor]
+    assert b.ldaps_url in [failure["subject"] for failure in torn["failures"]]
+    suppliers.heal()
+    suppliers.wait_in_sync()
+    shown = office.run("show", user, **idm)
+    assert [entry["marker"] for entry in shown["entries"]] == [torn["new"], torn["new"]]
 
 
 # --- what cannot be done, and why
