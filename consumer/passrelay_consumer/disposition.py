@@ -94,6 +94,9 @@ def _settling(outcome: Outcome, counters: Counters, horizon: timedelta) -> Dispo
         case Verdict.SUPERSEDED if outcome.reason == NEWER:
             # The newer event's own copy is on its way, or that event is not acked yet.
             return Settled(outcome)
+        case Verdict.DEAD if outcome.reason == Reason.IDENTITY:
+            # An operator has given the entry to another AD account: nothing of the old one is to come back.
+            return Settled(replace(outcome, verdict=Verdict.SUPERSEDED))
         case _:
             # No letter: the event itself was applied and is on record.
             return Dropped(outcome) if _waited_in_tiers(counters.settle) >= horizon else again

@@ -14,6 +14,7 @@ from typing import Self
 from uuid import UUID
 
 from passrelay_schemas.errors import MarkerError
+from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.order import OrderKey
 
 MUST_CHANGE_DONE = "x"
@@ -65,6 +66,8 @@ class Marker:
         for name, value in (("epoch", epoch), ("kvno", kvno), ("changed_at", changed_at)):
             if not _NUMBER.fullmatch(value):
                 raise MarkerError(f"marker: {name} is not a number")
+        if int(changed_at) > MAX_FILETIME:
+            raise MarkerError("marker: changed_at lies beyond the year 9999")
         if not _TIME.fullmatch(applied_at) or not _is_time(applied_at):
             raise MarkerError("marker: applied_at is not an RFC 3339 time")
         letters = frozenset() if flags == "-" else frozenset(flags)

@@ -107,6 +107,13 @@ def test_a_copy_is_never_a_dead_letter_and_ends_at_the_horizon(verdict: Verdict,
     assert isinstance(ends[-1], Dropped)
 
 
+def test_a_copy_for_an_entry_that_was_rebound_ends() -> None:
+    outcome = Outcome(Verdict.DEAD, Reason.IDENTITY, authentic=True)
+    end = dispose(outcome, Counters(settle=1), horizon=DAY)
+    assert isinstance(end, Settled)
+    assert end.outcome.verdict is Verdict.SUPERSEDED
+
+
 def test_a_strangers_header_makes_nothing_a_settle_copy() -> None:
     forged = Outcome(Verdict.DEAD, Reason.BAD_SIGNATURE)
     assert dispose(forged, Counters(settle=1), horizon=DAY) == Final(forged)

@@ -73,6 +73,7 @@ BROKEN = {
     "tab": TEXT.replace(" ", "\t", 1),
     "blank at the start": " " + TEXT,
     "newline at the end": TEXT + "\n",
+    "changed_at beyond 9999": with_field(3, "2650467744000000000"),
     "epoch negative": with_field(1, "-1"),
     "epoch empty": with_field(1, ""),
     "epoch plus": with_field(1, "+1"),
