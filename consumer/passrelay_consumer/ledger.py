@@ -19,10 +19,11 @@ _PATIENT_ROUNDS = 4
 """Replication needs a moment, a restart some minutes: what is unsettled after this round is worth a look."""
 
 _IDM_NEWER_REPAIR = (
-    "IdM's password of this entry is younger than AD's change, so it stays: normal while old passwords are captured; "
-    "otherwise check the clock of the domain controller, then have the password changed in AD once more"
+    "IdM's password is younger than AD's change and stays: check the domain controller's clock if that is a change of "
+    "just now; where AD's is the one that counts: `passrelay idm marker rebind USER --guid GUID`, then `passrelay "
+    "producer capture --user USER`"
 )
-"""The change itself cannot be sent again: it would come with the same time."""
+"""Without the rebind the change would only come again with the same time."""
 
 
 class Ledger:

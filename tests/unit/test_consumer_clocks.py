@@ -203,7 +203,7 @@ def test_a_change_that_loses_to_idms_own_password_is_told_with_its_repair_and_wi
     (line,) = book.enter(outcome(Verdict.SUPERSEDED, IDM_NEWER, signed_at=NOW))
     assert (line["log_level"], line["action"]) == ("warning", "idm_newer")
     assert (line["event_id"], line["producer"]) == (str(EVENT_ID), PRODUCER)
-    assert "clock of the domain controller" in line["repair"]
+    assert "domain controller's clock" in line["repair"]
     assert "alice" not in str(line)
     labels = {"stage": "consume", "outcome": "superseded", "reason": "idm_newer"}
     assert book.metrics.registry.get_sample_value("passrelay_events_total", labels) == 1
