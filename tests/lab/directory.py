@@ -94,15 +94,7 @@ class Directory:
         """Start the server and wait until it answers; the first start also creates it."""
         fresh = not self.layout.config.exists()
         if fresh:
-            write_configuration(
-                self.layout,
-                self.listening,
-                suffix=self.suffix,
-                root_password=self._root_password,
-                storage_scheme=self.storage_scheme,
-            )
-            certificate = self._ca.issue("idm.test", "localhost", "127.0.0.1")
-            write_certificate_store(self.layout, certificate, self.ca_file)
+            self.configure()
         self._process.start()
         try:
             self._process.wait_until(lambda: accepts("127.0.0.1", self.listening.ldaps), what="LDAPS answers")
@@ -114,6 +106,18 @@ class Directory:
         except BaseException:
             self.kill()
             raise
+
+    def configure(self) -> None:
+        """Write the configuration that the first start finds."""
+        write_configuration(
+            self.layout,
+            self.listening,
+            suffix=self.suffix,
+            root_password=self._root_password,
+            storage_scheme=self.storage_scheme,
+        )
+        certificate = self._ca.issue("idm.test", "localhost", "127.0.0.1")
+        write_certificate_store(self.layout, certificate, self.ca_file)
 
     def stop(self) -> None:
         """Stop it cleanly; nothing is left running. Harmless when it does not run."""
