@@ -49,10 +49,10 @@ class Entry:
 
     @property
     def torn(self) -> bool:
-        """Marker and password are of two writes."""
+        """Marker and password are of two changes. Two writes of one change, which has one password, are whole."""
         if self.marker is None or self.proof is None or self._stands_alone:
             return False
-        return self.marker.without_flags() != self.proof
+        return self.marker.key != self.proof.key
 
     @property
     def _stands_alone(self) -> bool:

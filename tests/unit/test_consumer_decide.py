@@ -192,6 +192,12 @@ def test_marker_and_proof_of_one_write_are_whole() -> None:
     assert decided(MARKER) == DUPLICATE  # written before there were proofs
 
 
+def test_two_writes_of_one_change_are_whole() -> None:
+    # Two consumers on two servers; to write again here could go on for ever (docs/order.md).
+    again = replace(MARKER, event_id=OTHER, applied_at="2026-11-24T22:42:34.000Z")
+    assert decided(DONE, proof=again, must_change=True) == DUPLICATE
+
+
 def test_a_floor_counts_without_the_proof() -> None:
     rebound = Marker(0, 0, 0, GUID, EVENT_ID, AT, frozenset({FLOOR}))
     assert decided(rebound, proof=replace(MARKER, guid=OTHER, kvno=99), kvno=1) == Write()
