@@ -129,6 +129,20 @@ def test_a_change_is_newer_than_all_that_its_server_has_seen(suppliers: Supplier
     assert users.shown("seen") == (marker, marker)
 
 
+def test_a_change_after_a_crash_is_newer_too(suppliers: Suppliers) -> None:
+    suppliers.overtake(suppliers.b)
+    suppliers.wait_in_sync()
+    seen = newest(suppliers.a)
+    suppliers.cut()  # or b would tell a again at once
+    suppliers.a.kill()
+    suppliers.a.start()
+    suppliers.a.add_users(["crash"])
+    assert newest(suppliers.a)["1"] > max(seen.values())
+    suppliers.heal()
+    suppliers.wait_in_sync()
+    assert suppliers.b.read("crash")["uid"] == ["crash"]
+
+
 @pytest.mark.parametrize("winner", ["a", "b"])
 def test_after_a_cut_the_newest_change_wins_even_when_its_password_is_older(
     suppliers: Suppliers, users: Users, winner: str

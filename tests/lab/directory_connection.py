@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
-from ldap3 import Connection, Server, Tls
+from ldap3 import SIMPLE, Connection, Server, Tls
 
 _TIMEOUT_SECONDS = 10
 
@@ -30,6 +31,20 @@ def ldaps_connection(port: int, ca_file: Path, dn: str, password: str | bytes) -
     server = Server("127.0.0.1", port=port, use_ssl=True, tls=tls, get_info="NO_INFO", connect_timeout=_TIMEOUT_SECONDS)
     # ldap3 takes bytes too, though its stubs do not say so.
     return Connection(server, dn, password, receive_timeout=_TIMEOUT_SECONDS, check_names=False)  # type: ignore[arg-type]
+
+
+def refused_logins(port: int, ca_file: Path, passwords: Mapping[str, str]) -> list[str]:
+    """The DNs that cannot log in with their passwords, tried one after the other over one connection."""
+    refused = []
+    connection = ldaps_connection(port, ca_file, "", "")
+    try:
+        connection.open()
+        for dn, password in passwords.items():
+            if not connection.rebind(dn, password.encode(), authentication=SIMPLE):
+                refused.append(dn)
+    finally:
+        close(connection)
+    return refused
 
 
 def close(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Two 389 Directory Servers that replicate to each other, as two IdM servers do, and the network between them.
+"""Two 389 Directory Servers that replicate to each other, as two IdM servers do, and the network around them.
 
 The configuration is what `dsconf replication` writes: a replica entry with an id on each, a manager that each lets in,
 and one agreement from each to the other (Directory Server administration guide, "Managing replication").
@@ -27,8 +27,9 @@ _ELEMENT = re.compile(r"\{replica (\d+) [^}]*\}(?: \S+ (\S+))?")
 
 
 class Suppliers:
-    """`a` and `b`, each the other's supplier, with a proxy before each that `cut` and `heal` work on.
+    """`a` and `b`, each the other's supplier.
 
+    Each has one proxy before it towards the other (`cut`, `heal`) and one towards its clients (`hide`, `show`).
     `b_ahead` is how far b's clock runs ahead of a's.
     """
 
@@ -49,6 +50,8 @@ class Suppliers:
         # Schema, accounts and access rules come to `b` by replication, as they would in IdM.
         self.b.password_file = self.a.password_file
         self._links = {server: Proxy(reservations, server.listening.ldaps) for server in (self.a, self.b)}
+        self._doors = {server: Proxy(reservations, server.listening.ldaps) for server in (self.a, self.b)}
+        self.urls = {server: f"ldaps://localhost:{door.port}" for server, door in self._doors.items()}
         self._manager_password = secrets.token_urlsafe(24)
 
     def start(self) -> None:
@@ -66,11 +69,20 @@ class Suppliers:
 
     def close(self) -> None:
         """End everything now, without the good order that takes four seconds each: nobody starts them again."""
-        for server, link in self._links.items():
+        for server in (self.a, self.b):
             server.kill()
-            link.close()
+            self._links[server].close()
+            self._doors[server].close()
 
-    # -- the network between them
+    # -- the network around them
+
+    def hide(self, server: Directory) -> None:
+        """Clients that use `urls` lose sight of one server."""
+        self._doors[server].cut()
+
+    def show(self, server: Directory) -> None:
+        """Clients can reach it again."""
+        self._doors[server].heal()
 
     def cut(self) -> None:
         """No change passes from one to the other any more."""
