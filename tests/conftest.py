@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-pytest_plugins = ["tests.lab.fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.lab.ipa_fixtures"]
 
 
 @pytest.fixture(scope="session", autouse=True)
