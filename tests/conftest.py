@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 pytest_plugins = ["tests.lab.fixtures", "tests.lab.ipa_fixtures"]
+
+settings.register_profile("passrelay", deadline=None)  # how long an example takes says something about the machine only
+settings.load_profile("passrelay")
 
 
 @pytest.fixture(scope="session", autouse=True)

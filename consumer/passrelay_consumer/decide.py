@@ -37,6 +37,8 @@ class Entry:
     object_classes: frozenset[str] = frozenset()
     last_change: datetime | None = None
     expiration: datetime | None = None
+    principal: bool = False
+    """It has a krbPrincipalName: IPA's plugin keeps times for these only."""
     groups: frozenset[str] = frozenset()
     """DNs of memberOf, lower case; IdM keeps indirect memberships there too."""
 
@@ -76,7 +78,7 @@ class Entry:
 
         `ipa user-del --preserve` removes userPassword, the keys and both times; the marker stays.
         """
-        return self.kerberos and self.last_change is None
+        return self.principal and self.last_change is None
 
     @property
     def expired_at_once(self) -> bool:

@@ -187,7 +187,8 @@ class Directory:
                 f"on {self.url}",
                 clock_offset=offset,
             )
-        expires = state is not None and state.expiration is not None
+        # Not the expiration: where passwords never expire (krbMaxPwdLife 0) the plugin sets none.
+        expires = state is not None and state.last_change is not None
         return ProbeResult(None, expires_passwords=expires, clock_offset=offset)
 
     def _read_probe(self, dn: str) -> tuple[Entry | None, datetime | None]:
@@ -203,7 +204,15 @@ class Directory:
     def _attributes(self) -> list[str]:
         marker = self._settings.marker_attribute
         proof = [self._settings.proof] if self._settings.proof else []
-        return ["objectClass", "memberOf", marker, *proof, "krbLastPwdChange", "krbPasswordExpiration"]
+        return [
+            "objectClass",
+            "memberOf",
+            marker,
+            *proof,
+            "krbPrincipalName",
+            "krbLastPwdChange",
+            "krbPasswordExpiration",
+        ]
 
     def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
         folded = {name.lower(): values for name, values in attributes.items()}
@@ -215,6 +224,7 @@ class Directory:
             object_classes=frozenset(
                 value.decode("ascii", "replace").lower() for value in folded.get("objectclass", ())
             ),
+            principal="krbprincipalname" in folded,
             last_change=parse_generalized_time(last[0]) if last else None,
             expiration=parse_generalized_time(expiration[0]) if expiration else None,
             groups=frozenset(value.decode("utf-8", "replace").lower() for value in folded.get("memberof", ())),

@@ -227,7 +227,8 @@ class Handler:
         except DirectoryError as error:
             progress.wrote = progress.wrote or error.code is None
             words = _without(event.password, error.text)
-            if error.trouble is Trouble.POLICY:
+            # IPA holds its policy against who is not listed: only a well server refuses the password itself.
+            if error.trouble is Trouble.POLICY and self._servers.suspect(directory.url, since=time.monotonic()):
                 raise PolicyError(words) from None
             raise DirectoryError(error.code, words) from None
         progress.wrote = True

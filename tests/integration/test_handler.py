@@ -150,13 +150,21 @@ def test_the_same_event_again_and_the_same_change_from_another_dc_write_nothing(
     assert rig.directory.read(user) == before
 
 
-def test_equal_kvno_later_second_wins_as_in_ad_and_the_same_second_is_a_duplicate(rig: Rig) -> None:
+def test_equal_kvno_the_later_second_wins_then_the_origin_and_nothing_finer(rig: Rig) -> None:
     user, later = rig.user(), canary_password()
     start = filetime.now() // filetime.UNITS_PER_SECOND * filetime.UNITS_PER_SECOND
-    assert rig.send(user, canary_password(), 5, changed_at=start).verdict is Verdict.APPLIED
-    assert rig.send(user, canary_password(), 5, changed_at=start + 9_999_999).verdict is Verdict.DUPLICATE
-    assert rig.send(user, later, 5, changed_at=start + 10_000_000).verdict is Verdict.APPLIED
-    assert rig.send(user, canary_password(), 5, changed_at=start).verdict is Verdict.SUPERSEDED
+    low, high = UUID(int=7 << 120), UUID(int=8 << 120)
+
+    def send(password: str, after: int, origin: UUID) -> Verdict:
+        event = change(user, password, guid=rig.guids.setdefault(user, uuid4()), kvno=5, changed_at=start + after)
+        return rig.deliver(rig.sender.envelope(event.model_copy(update={"origin": origin}))).verdict
+
+    assert send(canary_password(), 0, low) is Verdict.APPLIED
+    assert send(canary_password(), 9_999_999, low) is Verdict.DUPLICATE
+    assert send(canary_password(), 0, high) is Verdict.APPLIED
+    assert send(canary_password(), 9_999_999, low) is Verdict.SUPERSEDED
+    assert send(later, 10_000_000, low) is Verdict.APPLIED
+    assert send(canary_password(), 0, high) is Verdict.SUPERSEDED
     assert rig.directory.binds(user, later)
 
 

@@ -399,7 +399,6 @@ def test_many_writers_at_one_entry_end_with_the_newest_password_and_its_marker(s
     assert site.directory.binds(user, passwords[16])
 
 
-@pytest.mark.xfail(reason="19 of a server that no longer lists us is taken for the password's own fault", strict=True)
 def test_a_reused_password_is_not_dead_because_a_server_no_longer_lists_us(site: Site) -> None:
     directory = site.directory
     directory.set_policy(krbPwdHistoryLength=5)
@@ -416,7 +415,6 @@ def test_a_reused_password_is_not_dead_because_a_server_no_longer_lists_us(site:
     assert directory.binds(user, used)
 
 
-@pytest.mark.xfail(reason="the plugin is known by the probe's expiration; this policy sets none", strict=True)
 def test_the_plugin_is_known_where_passwords_never_expire(site: Site) -> None:
     directory = site.directory
     directory.set_policy(krbMaxPwdLife=0)

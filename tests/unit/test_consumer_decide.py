@@ -28,9 +28,9 @@ def decided(
     marker: Marker | None, *, event_id: UUID = OTHER, key_epoch: int = 0, epoch: int | None = None, **changes: Any
 ) -> Decision:
     known = {name: changes.pop(name) for name in ("last_change", "proof", "times_kept") if name in changes}
-    times_kept = known.pop("times_kept", False)
+    times_kept, principal = known.pop("times_kept", False), changes.pop("principal", True)
     change = event(None if changes.get("kind") is Kind.EXPIRE else "Kanarie7-x", **changes)
-    entry = Entry("uid=alice", marker, object_classes=frozenset({"krbprincipalaux"}), **known)
+    entry = Entry("uid=alice", marker, object_classes=frozenset({"krbprincipalaux"}), principal=principal, **known)
     return decide(
         change,
         key=OrderKey.of(
@@ -137,7 +137,8 @@ def test_a_preserved_and_undeleted_user_gets_the_password_back(marker: Marker, e
     assert decided(marker, event_id=event_id, must_change=True, times_kept=True) == Write()
     known = datetime(2026, 11, 24, tzinfo=UTC)
     assert decided(MARKER, event_id=event_id, times_kept=True, last_change=known) == DUPLICATE
-    # A server without IPA's plugin keeps no times, which says nothing.
+    # A server without IPA's plugin keeps no times, and the plugin none without a principal, which says nothing.
+    assert decided(MARKER, event_id=event_id, times_kept=True, principal=False) == DUPLICATE
     assert decided(MARKER, event_id=event_id) == DUPLICATE
 
 
