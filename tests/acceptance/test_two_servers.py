@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from passrelay_schemas import filetime
+from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.verdict import Verdict
 from tests.faults.campaign import Campaign, wait_until_quiet
 from tests.faults.schedule import schedule
@@ -75,37 +77,86 @@ def test_both_hold_every_newest_password_after_cuts_at_random_moments(site: Site
     assert result.dead == 0
 
 
-@pytest.mark.parametrize("settle", [True, False])
-def test_a_newer_password_that_one_server_took_alone_is_not_undone(site: Site, settle: bool) -> None:
-    """Without settling it is: both servers end with the older password, and nothing ever tells."""
-    suppliers = site.suppliers
-    a, b = suppliers.a, suppliers.b
-    user = "with" if settle else "without"
-    a.add_users([user])
-    suppliers.wait_in_sync()
-    guid = uuid4()
-    older, newer = (
-        change(user, canary_password(), guid=guid, kvno=kvno, changed_at=filetime.now()) for kvno in (200, 300)
-    )
-    idm = {"servers": list(suppliers.urls.values()), "probe_seconds": 1, "settle": settle}
-    site.relay.consumer("consumer", idm=idm).start()
+class Conflict:
+    """One user, an older and a newer password, and one consumer; the suppliers are cut apart."""
 
-    suppliers.cut()
-    site.relay.publish([site.sender.envelope(newer)])
-    wait_for(lambda: len(site.relay.outcomes()) == 1, what="the newer password at a")
-    suppliers.overtake(b)
-    suppliers.hide(a)
-    site.relay.publish([site.sender.envelope(older)])
-    wait_for(lambda: len(site.relay.outcomes()) == 2, what="the outcome of the older password")
-    suppliers.heal()
-    suppliers.show(a)
-    wait_until_quiet(site.relay, 2, settle=settle)
-    suppliers.wait_in_sync()
+    def __init__(self, site: Site, user: str, *, settle: bool) -> None:
+        self.site = site
+        self.suppliers = site.suppliers
+        self.events = 0
+        self._user = user
+        self._guid = uuid4()
+        self.older, self.newer = (self._change(canary_password(), kvno) for kvno in (200, 300))
+        self.suppliers.a.add_users([user])
+        self.suppliers.wait_in_sync()
+        self.start_consumer(settle=settle)
+        self.suppliers.cut()
 
-    truth = {user: newer}
-    if settle:
-        assert stale(a, truth) == stale(b, truth) == []
-    else:
-        assert [found.verdict for found in site.relay.outcomes().values()] == [Verdict.APPLIED] * 2
-        assert stale(a, truth) == stale(b, truth) != []
-        assert stale(a, {user: older}) == stale(b, {user: older}) == []
+    def start_consumer(self, *, settle: bool) -> None:
+        """One more consumer."""
+        idm = {"servers": list(self.suppliers.urls.values()), "probe_seconds": 1, "settle": settle}
+        self.site.relay.consumer(f"consumer{len(self.site.relay.services)}", idm=idm).start()
+
+    def _change(self, password: str | None, kvno: int, **more: Any) -> PasswordChanged:
+        return change(self._user, password, guid=self._guid, kvno=kvno, changed_at=filetime.now(), **more)
+
+    def deliver(self, event: PasswordChanged) -> None:
+        """Publish, and wait for the outcome."""
+        self.site.relay.publish([self.site.sender.envelope(event)])
+        self.events += 1
+        wait_for(lambda: len(self.site.relay.outcomes()) == self.events, what=f"the outcome of {event.kvno}")
+
+    def stage(self) -> None:
+        """A alone takes the newer password; the older one comes late, to B, which counts as the last writer."""
+        self.deliver(self.newer)
+        self.suppliers.overtake(self.suppliers.b)
+        self.suppliers.hide(self.suppliers.a)
+        self.deliver(self.older)
+        self.suppliers.show(self.suppliers.a)
+
+    def tear(self) -> None:
+        """A alone takes the must-change step of the newer password, as the last writer: of the marker only."""
+        self.suppliers.overtake(self.suppliers.a)
+        self.deliver(self._change(None, self.newer.kvno, kind=Kind.EXPIRE, must_change=True))
+
+    def heal(self, *, settle: bool) -> None:
+        """Until nothing more happens."""
+        self.suppliers.heal()
+        wait_until_quiet(self.site.relay, self.events, settle=settle)
+        self.suppliers.wait_in_sync()
+
+    def stale(self) -> list[list[str]]:
+        """What either server does not have as the newer password has it."""
+        truth = {self._user: self.newer}
+        return [stale(self.suppliers.a, truth), stale(self.suppliers.b, truth)]
+
+
+def test_a_newer_password_that_one_server_took_alone_is_not_undone(site: Site) -> None:
+    conflict = Conflict(site, "alone", settle=True)
+    conflict.stage()
+    conflict.heal(settle=True)
+    assert conflict.stale() == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("torn", "shows"),
+    [
+        (False, "marker at kvno 200, newest is 300"),
+        (True, "marker of kvno 300 and proof of kvno 200 are of two changes"),
+    ],
+)
+def test_without_settling_it_is_undone_and_settling_afterwards_mends_it(site: Site, torn: bool, shows: str) -> None:
+    conflict = Conflict(site, f"afterwards{torn}", settle=False)
+    conflict.stage()
+    if torn:
+        conflict.tear()
+    conflict.heal(settle=False)
+    assert [found.verdict for found in site.relay.outcomes().values()] == [Verdict.APPLIED] * conflict.events
+    fault = f"afterwards{torn}: {shows}, the newest password does not bind"
+    assert conflict.stale() == [[fault], [fault]]
+
+    site.relay.services.pop().stop()
+    conflict.start_consumer(settle=True)
+    site.relay.passrelay("settle", "--since", "1h", "--config", site.relay.ops_config())
+    conflict.heal(settle=True)
+    assert conflict.stale() == [[], []]
