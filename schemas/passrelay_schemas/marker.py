@@ -48,10 +48,6 @@ class Marker:
         """The same marker with one more flag."""
         return replace(self, flags=self.flags | {flag})
 
-    def without_flags(self) -> Self:
-        """As the write of the password left it."""
-        return replace(self, flags=frozenset())
-
     def __str__(self) -> str:
         flags = "".join(sorted(self.flags)) or "-"
         return f"1 {self.epoch} {self.kvno} {self.changed_at} {self.guid} {self.event_id} {self.applied_at} {flags}"
