@@ -34,7 +34,7 @@ from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import BrokerSettings, SpoolSettings
 from passrelay_schemas.signing import Signer, verify
 from tests.lab.broker import Broker
-from tests.lab.enrolment import Enrolment, change, toml
+from tests.lab.enrolment import DOMAIN_SID, Enrolment, change, toml
 from tests.lab.folder import CANARY, canary_password, find_canary
 from tests.lab.process import Process, wait_for
 
@@ -410,7 +410,11 @@ class Producer:
                     "spool": {"path": self.spool},
                     "keys": {"directory": enrolment.producer_keys(PRODUCER)},
                     "source": source or {"stdin": {"batch": 256}},
-                    "domain": [{"name": "hr.example", "order": "time"}],
+                    "domain": [
+                        {"name": "lab.example", "sid": DOMAIN_SID}
+                        if "samba" in source
+                        else {"name": "hr.example", "order": "time"}
+                    ],
                 }
             )
         )
