@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from passrelay_schemas.event import Kind, PasswordChanged
-from passrelay_schemas.filetime import to_datetime
+from passrelay_schemas.filetime import UNITS_PER_SECOND, to_datetime
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import OrderKey
 from passrelay_schemas.verdict import Reason, Verdict
@@ -16,6 +16,10 @@ NEWER = "newer"
 """Superseded: the entry already has a newer AD password."""
 IDM_NEWER = "idm_newer"
 """Superseded: the entry has no marker and its IdM password is younger than the AD change."""
+VERSION_BACK = "version_back"
+"""Superseded by version, yet later by its time: a controller's clock was ahead, or AD was restored."""
+OUTDATED = frozenset({NEWER, VERSION_BACK})
+"""Superseded by a newer event of AD."""
 NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
 
@@ -150,7 +154,7 @@ def decide(
     if event.kind is Kind.EXPIRE:
         return _expire(key, entry, marker, known)
     if key < known.key:
-        return Settled(Verdict.SUPERSEDED, NEWER)
+        return Settled(Verdict.SUPERSEDED, VERSION_BACK if _version_back(key, known) else NEWER)
     if key > known.key or entry.torn or (times_kept and entry.password_removed):
         return Write()
     if event.must_change and carries and MUST_CHANGE_DONE not in marker.flags:
@@ -180,6 +184,11 @@ def _not_comparable(event: PasswordChanged, key: OrderKey, marker: Marker, epoch
             "set back the [[domain]] order, or begin a new epoch",
         )
     return None
+
+
+def _version_back(key: OrderKey, known: Marker) -> bool:
+    later = (key.changed_at - known.changed_at) / UNITS_PER_SECOND
+    return key.epoch == known.epoch and key.kvno < known.kvno and later > _CLOCKS_APART.total_seconds()
 
 
 def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from passrelay_consumer.decide import NEWER
+from passrelay_consumer.decide import OUTDATED
 from passrelay_consumer.outcome import Outcome
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError
@@ -91,7 +91,7 @@ def _settling(outcome: Outcome, counters: Counters, horizon: timedelta) -> Dispo
             return again
         case Verdict.DUPLICATE:
             return again if outcome.unsettled else Settled(outcome)
-        case Verdict.SUPERSEDED if outcome.reason == NEWER:
+        case Verdict.SUPERSEDED if outcome.reason in OUTDATED:
             # The newer event's own copy is on its way, or that event is not acked yet.
             return Settled(outcome)
         case Verdict.DEAD if outcome.reason == Reason.IDENTITY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from passrelay_consumer.brake import Brake
-from passrelay_consumer.decide import IDM_NEWER
+from passrelay_consumer.decide import IDM_NEWER, VERSION_BACK
 from passrelay_consumer.disposition import Again, Disposition, Dropped, Later, Settled
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Outcome
@@ -24,6 +24,12 @@ _IDM_NEWER_REPAIR = (
     "producer capture --user USER`"
 )
 """Without the rebind the change would only come again with the same time."""
+
+_VERSION_BACK_REPAIR = (
+    "AD's version of the password is lower than IdM has, its time is later: if AD, or its only controller, was "
+    "restored, raise the [[domain]] epoch (docs/runbooks/restores.md), or nobody's new password will count; if a "
+    "controller's clock was ahead, nothing"
+)
 
 
 class Ledger:
@@ -51,6 +57,8 @@ class Ledger:
             self._log.warning(Action.DEAD, **fields, repair=_repair(outcome.reason))
         elif outcome.reason == IDM_NEWER:
             self._log.warning(Action.IDM_NEWER, **fields, repair=_IDM_NEWER_REPAIR)
+        elif outcome.reason == VERSION_BACK:
+            self._log.warning(Action.VERSION_BACK, **fields, repair=_VERSION_BACK_REPAIR)
         else:
             self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, server=outcome.server)
         if not self._brake.pulled_by(outcome):

@@ -44,6 +44,7 @@ class Action(StrEnum):
     BEHIND = "behind"
     UNSETTLED = "unsettled"
     IDM_NEWER = "idm_newer"
+    VERSION_BACK = "version_back"
     CLOCK_OFF = "clock_off"
     INTERNAL_ERROR = "internal_error"
 

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from passrelay_schemas.distinguished_name import canonical
 from passrelay_schemas.envelope import ProducerName
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.event import DomainName, Sid
@@ -232,8 +233,8 @@ class IdmSettings(Section):
     """In this order, the same on every consumer: ldaps://HOST:PORT, or ldap://HOST:PORT with StartTLS."""
     ca_file: Path
     """PEM file with IdM's CA; nothing else is trusted."""
-    bind_dn: Annotated[str, Field(min_length=3)]
-    """The service account: uid=passrelay,cn=sysaccounts,cn=etc,<suffix>."""
+    bind_dn: Annotated[str, AfterValidator(canonical)]
+    """The service account: uid=passrelay,cn=sysaccounts,cn=etc,<suffix>. Blanks around its commas are taken out."""
     password_file: Path
     """File (mode 0600) with the service account's password; read again at every connection."""
     marker_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = OWN_MARKER
@@ -241,7 +242,7 @@ class IdmSettings(Section):
     proof_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
     """The attribute that says which write set the password; single-valued. Unset: passrelayProof beside
     passrelayMarker, and none beside a marker_attribute of your own, which is right with one server only."""
-    probe_dn: str | None = None
+    probe_dn: Annotated[str, AfterValidator(canonical)] | None = None
     """The disabled entry on which servers are tried; default: uid=passrelay-probe beside bind_dn."""
     unlock: bool = True
     """Also set krbLastAdminUnlock, so that a locked user can log in with the new password."""

@@ -56,6 +56,14 @@ def test_the_version_decides(kvno: int, decision: Decision) -> None:
     assert decided(MARKER, kvno=kvno) == decision
 
 
+def test_a_lower_version_with_a_later_time_is_told_apart() -> None:
+    hour = 3600 * UNITS_PER_SECOND
+    assert decided(MARKER, kvno=6, changed_at=CHANGED_AT + hour) == Settled(Verdict.SUPERSEDED, "version_back")
+    assert decided(MARKER, kvno=6, changed_at=CHANGED_AT + hour // 60) == SUPERSEDED
+    assert decided(MARKER, kvno=7, changed_at=CHANGED_AT - hour) == SUPERSEDED
+    assert decided(replace(MARKER, epoch=1), epoch=1, kvno=6, changed_at=CHANGED_AT + hour) == SUPERSEDED
+
+
 @pytest.mark.parametrize("kvno", [1, 7, 99])
 def test_another_accounts_marker_is_never_written(kvno: int) -> None:
     decision = decided(replace(MARKER, guid=OTHER), kvno=kvno)

@@ -85,9 +85,11 @@ def test_what_is_not_settled_has_another_round_for_ever(outcome: Outcome, settle
 
 
 @pytest.mark.parametrize(
-    "outcome", [Outcome(Verdict.DUPLICATE, authentic=True), Outcome(Verdict.SUPERSEDED, "newer", authentic=True)]
+    ("verdict", "reason"),
+    [(Verdict.DUPLICATE, None), (Verdict.SUPERSEDED, "newer"), (Verdict.SUPERSEDED, "version_back")],
 )
-def test_what_is_settled_or_superseded_ends(outcome: Outcome) -> None:
+def test_what_is_settled_or_superseded_ends(verdict: Verdict, reason: str | None) -> None:
+    outcome = Outcome(verdict, reason, authentic=True)
     assert dispose(outcome, Counters(settle=3), horizon=DAY, settles=True) == Settled(outcome)
 
 
