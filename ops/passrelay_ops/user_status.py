@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
+from passrelay_consumer.settle import REASON
 from passrelay_ops.dead_letters import read_record, repair
 from passrelay_ops.notes import Notes
 from passrelay_ops.stream import StreamMessage
@@ -28,6 +29,12 @@ from passrelay_schemas.strict_json import describe as describe_fault
 from passrelay_schemas.verdict import Verdict
 
 _NOBODY = UUID(int=0)
+_SETTLED = {
+    Verdict.APPLIED: "a server was behind: written again",
+    Verdict.DUPLICATE: "every listed server has it",
+    Verdict.SUPERSEDED: "a newer password took its place",
+}
+"""Records of settle copies in words."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,10 @@ class Outcomes:
     def _concerns(self, record: Record) -> str | None:
         """The diagnostic of a record of this user; None for anybody else's."""
         note = self._notes.open(record.note, record.event_id)
-        if record.event_id in self._events or note.speaks_of(self._user) or note.guid in self._guids:
-            return note.diagnostic
-        return None
+        if record.event_id not in self._events and not note.speaks_of(self._user) and note.guid not in self._guids:
+            return None
+        self._events.add(record.event_id)  # what is recorded of settling names the event only
+        return _SETTLED.get(record.verdict, "") if record.reason == REASON else note.diagnostic
 
     def _take(self, record: Record, where: str, diagnostic: str) -> None:
         outcome = _outcome(record, where, diagnostic)

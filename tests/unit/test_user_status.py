@@ -1,0 +1,55 @@
+"""What `status USER` finds of a user's events in the journal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from passrelay_consumer.settle import REASON
+from passrelay_ops.notes import Notes
+from passrelay_ops.stream import StreamMessage
+from passrelay_ops.user_status import Outcomes
+from passrelay_schemas.event_id import new_event_id
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
+from passrelay_schemas.message import record_properties
+from passrelay_schemas.record import Record, note_text
+from passrelay_schemas.sealing import seal_note
+from passrelay_schemas.verdict import Verdict
+from tests.unit.builders import GUID
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path) -> Outcomes:
+    document, private = generate(KeyUse.OPS)
+    write_public(tmp_path, document)
+    write_private(tmp_path, document, private)
+    return Outcomes("alice", [], Notes(Keyring(tmp_path)), most=20, since=NOW - timedelta(days=1))
+
+
+def test_what_settling_recorded_stands_beside_the_users_own_events(outcomes: Outcomes, tmp_path: Path) -> None:
+    ops_key = Keyring(tmp_path).newest(KeyUse.OPS)
+    assert ops_key is not None
+    hers, others = new_event_id(), new_event_id()
+    records: list[Record] = []
+    for event_id, account in ((hers, "alice"), (others, "bob")):
+        note = seal_note(note_text(account=account, guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key)
+        records.append(Record(event_id=event_id, verdict=Verdict.APPLIED, received_at=NOW, note=note))
+    records += [
+        Record(event_id=event_id, verdict=verdict, reason=REASON, received_at=NOW + timedelta(minutes=number))
+        for number, verdict in enumerate((Verdict.APPLIED, Verdict.DUPLICATE), 1)
+        for event_id in (others, hers)
+    ]
+    outcomes.read(
+        [StreamMessage(number, found.encode(), record_properties(found)) for number, found in enumerate(records)],
+        "journal",
+    )
+    assert [(found["event_id"], found["verdict"], found["diagnostic"]) for found in outcomes.last] == [
+        (str(hers), "applied", ""),
+        (str(hers), "applied", "a server was behind: written again"),
+        (str(hers), "duplicate", "every listed server has it"),
+    ]
