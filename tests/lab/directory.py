@@ -242,9 +242,14 @@ class Directory:
             path.touch(mode=0o600)
             path.write_text(text)
         values = {
-            "suffix": self.suffix,
+            "search_base": self.search_base,
+            "admins_dn": f"cn=admins,cn=groups,cn=accounts,{self.suffix}",
+            "markers": "passrelayMarker || passrelayProof",
             "realm": "IDM.TEST",
             "service_dn": self.service_dn,
+            "service_uid": "passrelay",
+            "probe_dn": self.probe_dn,
+            "probe_uid": "passrelay-probe",
             "password_file": str(self.password_file),
         }
         # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
