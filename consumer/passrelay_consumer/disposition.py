@@ -77,7 +77,9 @@ def dispose(outcome: Outcome, counters: Counters, *, horizon: timedelta, settles
     if counters.settle and outcome.authentic:  # the header is not signed: what is not an event of ours is no copy
         return _settling(outcome, counters, horizon)
     if outcome.verdict is not Verdict.RETRY:
-        return Final(outcome, settle=settles and outcome.settle)
+        # Every duplicate, also of another event's write: that event may have found this one's write at another server,
+        # after a crash, and then neither would be looked at again (docs/order.md).
+        return Final(outcome, settle=settles and outcome.verdict in {Verdict.APPLIED, Verdict.DUPLICATE})
     if outcome.reason in WAITING_REASONS and _waited_in_tiers(counters.attempt) >= horizon:
         return Final(replace(outcome, verdict=Verdict.DEAD))
     attempt = counters.attempt + 1

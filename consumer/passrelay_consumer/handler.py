@@ -73,8 +73,6 @@ class _Progress:
         reason: str | None = None,
         diagnostic: str = "",
         applied_at: datetime | None = None,
-        *,
-        settle: bool = False,
     ) -> Outcome:
         account = self.event.account if self.event else None
         return Outcome(
@@ -89,7 +87,6 @@ class _Progress:
             signed_at=self.signed_at,
             decided_at=self.now if self.server else None,
             changed_at=self.event.changed_at if self.event else None,
-            settle=settle,
             authentic=self.authentic,
         )
 
@@ -176,7 +173,7 @@ class Handler:
                 )
                 match decision:
                     case Settled():
-                        return self._settled(decision, event, entry, progress)
+                        return self._settled(decision, entry, progress)
                     case Refuse():
                         waits = decision.reason in WAITING_REASONS
                         verdict = Verdict.RETRY if waits else Verdict.DEAD
@@ -185,7 +182,7 @@ class Handler:
                         self._finish(directory, entry, decision.old, progress.now)
                         again = progress.wrote or progress.settling
                         verdict = Verdict.APPLIED if again else decision.verdict
-                        return progress.outcome(verdict, applied_at=progress.now, settle=True)
+                        return progress.outcome(verdict, applied_at=progress.now)
                     case Write():
                         return self._write(directory, entry, event, key, progress)
             except DirectoryError as error:
@@ -245,7 +242,7 @@ class Handler:
                 self._finish(directory, entry, new, progress.now)
             else:
                 diagnostic = "must change at next login was not carried: the entry has no Kerberos attributes"
-        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=progress.now, settle=True)
+        return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=progress.now)
 
     def _finish(self, directory: Directory, entry: Entry, marker: Marker, now: datetime) -> None:
         # A second modify: in the first one IPA's plugin would overwrite krbPasswordExpiration (measured).
@@ -259,21 +256,18 @@ class Handler:
             ),
         )
 
-    def _settled(self, decision: Settled, event: PasswordChanged, entry: Entry, progress: _Progress) -> Outcome:
+    def _settled(self, decision: Settled, entry: Entry, progress: _Progress) -> Outcome:
         marker = entry.marker
         if decision.verdict is Verdict.DUPLICATE and progress.settling:
             others = self._servers.others(progress.server or "")
             why = unsettled(entry, {url: self._sight(url, entry.dn) for url in others})
             return replace(progress.outcome(decision.verdict), unsettled=why)
-        own = marker is not None and marker.event_id == _event_id(progress)
-        # A crash may have come between the write, or the must-change step, and its settle copy.
-        settle = decision.verdict is Verdict.DUPLICATE and (own or event.must_change)
-        if marker is None or not own:
-            return progress.outcome(decision.verdict, decision.reason, settle=settle)
+        if marker is None or marker.event_id != _event_id(progress):
+            return progress.outcome(decision.verdict, decision.reason)
         # When our own write's answer was lost, it did arrive.
         verdict = Verdict.APPLIED if progress.wrote else decision.verdict
         applied_at = datetime.fromisoformat(marker.applied_at)
-        return progress.outcome(verdict, decision.reason, applied_at=applied_at, settle=settle)
+        return progress.outcome(verdict, decision.reason, applied_at=applied_at)
 
     def _sight(self, url: str, dn: str) -> Sight:
         """What another server shows of the entry."""

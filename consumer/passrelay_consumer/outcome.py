@@ -37,8 +37,6 @@ class Outcome:
     """When, by the clock of `server`."""
     changed_at: int | None = None
     """FILETIME of the change, for the end-to-end time."""
-    settle: bool = False
-    """It wrote to the entry, or may have: to be looked at again where there are several servers."""
     unsettled: str = ""
     """Of a settle copy: why its write is not the same on every server yet."""
     authentic: bool = False

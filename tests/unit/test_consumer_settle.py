@@ -50,20 +50,20 @@ def test_anything_else_on_one_server_is_not(sight: Sight) -> None:
     assert C not in why
 
 
-WRITTEN = Outcome(Verdict.APPLIED, applied_at=NOW, settle=True, authentic=True)
+WRITTEN = Outcome(Verdict.APPLIED, applied_at=NOW, authentic=True)
 
 
 @pytest.mark.parametrize(
     ("outcome", "settle"),
     [
         (WRITTEN, True),
-        (Outcome(Verdict.DUPLICATE, settle=True), True),  # its own write, found again after a crash
-        (Outcome(Verdict.DUPLICATE), False),  # another event's write: that one has its own copy
+        (Outcome(Verdict.DUPLICATE, applied_at=NOW), True),  # its own write, found again after a crash
+        (Outcome(Verdict.DUPLICATE), True),  # another event's write: that one may have found this one's, elsewhere
         (Outcome(Verdict.SUPERSEDED, "newer"), False),
         (Outcome(Verdict.DEAD, "policy"), False),
     ],
 )
-def test_a_copy_begins_for_every_write_of_the_event_itself(outcome: Outcome, settle: bool) -> None:
+def test_a_copy_begins_for_every_write_and_every_duplicate(outcome: Outcome, settle: bool) -> None:
     assert dispose(outcome, Counters(), horizon=DAY, settles=True) == Final(outcome, settle=settle)
     assert dispose(outcome, Counters(), horizon=DAY, settles=False) == Final(outcome)
 
