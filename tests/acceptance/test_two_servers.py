@@ -63,6 +63,8 @@ def site(tmp_path: Path, shared_broker: Broker, suppliers: Suppliers) -> Iterato
             relay.close()
     finally:
         relay.close()
+        suppliers.heal()
+        suppliers.show(suppliers.a)
         shared_broker.purge_all()
 
 
