@@ -30,8 +30,11 @@ class PinnedTls(ldap3.Tls):
         )
 
 
-def connect(url: str, settings: IdmSettings) -> ldap3.Connection:
-    """A connection that is not bound yet: LDAPS, or LDAP with StartTLS before anything else. Raises DirectoryError."""
+def connect(url: str, settings: IdmSettings, tls: ldap3.Tls | None = None) -> ldap3.Connection:
+    """A connection that is not bound yet: LDAPS, or LDAP with StartTLS before anything else. Raises DirectoryError.
+
+    `tls` replaces the pinned CA of the settings.
+    """
     parts = urlsplit(url)
     secure = parts.scheme == "ldaps"
     connection: ldap3.Connection | None = None
@@ -40,7 +43,7 @@ def connect(url: str, settings: IdmSettings) -> ldap3.Connection:
             parts.hostname or "",
             port=parts.port or (636 if secure else 389),
             use_ssl=secure,
-            tls=PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file)),
+            tls=tls or PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file)),
             get_info=ldap3.NONE,
             connect_timeout=settings.timeout_seconds,
         )

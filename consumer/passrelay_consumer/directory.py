@@ -176,15 +176,15 @@ class Directory:
         except DirectoryError as error:
             if error.code is None:
                 return ProbeResult("connect", str(error), f"start or reach {self.url}")
-            repair = f"let the service account write {entry} on {self.url} (ops/idm/access.ldif)"
+            repair = f"let the service account write {entry} on {self.url}: `passrelay idm setup`"
             return ProbeResult("write", str(error), repair)
         offset = None if stamp is None else clock_offset(stamp, before=before, after=after)
         if state is not None and _expired(state, stamp or after):
             return ProbeResult(
                 "expiry",
                 "the server expires every password that we set",
-                f"add {self._settings.bind_dn} to passSyncManagersDNs of cn=ipa_pwd_extop,cn=plugins,cn=config "
-                f"on {self.url}",
+                f"`passrelay idm managers add --yes`: {self._settings.bind_dn} belongs to passSyncManagersDNs of "
+                f"cn=ipa_pwd_extop,cn=plugins,cn=config on {self.url}",
                 clock_offset=offset,
             )
         # Not the expiration: where passwords never expire (krbMaxPwdLife 0) the plugin sets none.

@@ -117,9 +117,9 @@ def explain(error: DirectoryError, idm: IdmSettings) -> PassrelayError:
     if error.code in (_NO_SUCH_OBJECT, _INVALID_DN):
         return ConfigurationError(f"{error}: check [[domain]] search_base, or the DN that you gave")
     if error.code == _ACCESS:
-        return ConfigurationError(f"{error}: {idm.bind_dn} may not do that to this entry: see ops/idm/access.ldif")
+        return ConfigurationError(f"{error}: {idm.bind_dn} may not do that to this entry: see `passrelay idm check`")
     if error.code in _UNKNOWN_SCHEMA:
-        return ConfigurationError(f"{error}: apply ops/idm/schema.ldif")
+        return ConfigurationError(f"{error}: run `passrelay idm setup`")
     return UnavailableError(f"{error}: repair the server, then repeat the command")
 
 

@@ -39,12 +39,12 @@ def parent(dn: str) -> str:
     return ",".join(components(dn)[1:])
 
 
-def same(one: str, other: str) -> bool:
-    """Both name one entry, as far as blanks and upper and lower case go. What is not a DN is compared as text."""
+def folded(dn: str) -> str:
+    """What two DNs of one entry have in common, to compare them by; of what is not a DN, its text in lower case."""
     try:
-        return canonical(one).casefold() == canonical(other).casefold()
+        return canonical(dn).casefold()
     except ValueError:
-        return one == other
+        return dn.casefold()
 
 
 def common_suffix(dns: list[str]) -> str:

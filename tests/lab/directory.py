@@ -14,6 +14,9 @@ from ldap3 import BASE, MODIFY_ADD, MODIFY_REPLACE, Connection
 from ldap3.core.exceptions import LDAPException
 from ldap3.core.results import RESULT_INVALID_CREDENTIALS
 
+from passrelay_ops.idm.ldif import render
+from passrelay_ops.idm.site import Site
+from passrelay_ops.idm.templates import wanted
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory_connection import close, ldaps_connection
 from tests.lab.directory_template import (
@@ -37,8 +40,6 @@ from tests.lab.directory_tree import (
 )
 from tests.lab.network import Reservations, accepts
 from tests.lab.process import LabError, Process, run_tool
-
-_OPS = Path(__file__).resolve().parents[2] / "ops" / "idm"
 
 
 class Directory:
@@ -237,30 +238,24 @@ class Directory:
             modify(manager, BACKEND_DN, {"nsslapd-readonly": [(MODIFY_REPLACE, ["on" if on else "off"])]})
 
     def setup(self) -> None:
-        """What README tells an administrator: schema, accounts and access rules, each by OpenLDAP's own ldapmodify."""
+        """What `passrelay idm setup` prints, given to OpenLDAP's own ldapmodify as an administrator may do it."""
         for path, text in ((self.password_file, secrets.token_urlsafe(24)), (self._root_file, self._root_password)):
             path.touch(mode=0o600)
             path.write_text(text)
-        values = {
-            "search_base": self.search_base,
-            "admins_dn": f"cn=admins,cn=groups,cn=accounts,{self.suffix}",
-            "markers": "passrelayMarker || passrelayProof",
-            "realm": "IDM.TEST",
-            "service_dn": self.service_dn,
-            "service_uid": "passrelay",
-            "probe_dn": self.probe_dn,
-            "probe_uid": "passrelay-probe",
-            "password_file": str(self.password_file),
-        }
+        site = Site(
+            service_dn=self.service_dn,
+            probe_dn=self.probe_dn,
+            search_bases=(self.search_base,),
+            suffix=self.suffix,
+            password_file=self.password_file,
+            realm="IDM.TEST",
+        )
+        needed = wanted(site)
         # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
         url = f"ldaps://127.0.0.1:{self.listening.ldaps}"
         command = ["ldapmodify", "-x", "-H", url, "-D", ROOT_DN, "-y", str(self._root_file)]
         environment = {**os.environ, "LDAPTLS_CACERT": str(self.ca_file), "LDAPTLS_REQCERT": "demand"}
         try:
-            for name in ("schema.ldif", "accounts.ldif", "access.ldif"):
-                text = (_OPS / name).read_text()
-                for placeholder, value in values.items():
-                    text = text.replace(f"{{{placeholder}}}", value)
-                run_tool(command, env=environment, stdin=text.encode())
+            run_tool(command, env=environment, stdin=render((*needed.schema, *needed.tree)).encode())
         finally:
             self._root_file.unlink()

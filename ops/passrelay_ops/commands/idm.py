@@ -1,4 +1,4 @@
-"""`passrelay idm`: what an operator does at the IdM servers; so far, markers."""
+"""`passrelay idm`: what an operator does at the IdM servers; here, markers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 from rich.table import Table
 
 from passrelay_ops import floors, markers
+from passrelay_ops.commands import idm_ca, idm_managers, idm_setup
+from passrelay_ops.commands.idm_setup import settings_of
 from passrelay_ops.markers import View, Whose
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path, parse_moment
 from passrelay_ops.report import FAULT, Report
@@ -20,10 +22,14 @@ from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import from_datetime
 from passrelay_schemas.limits import MAX_KVNO
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings, load
+from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 app = typer.Typer(help="What is done at the IdM servers.", no_args_is_help=True)
 marker_app = typer.Typer(help="The marker: which AD change an entry's password came from.", no_args_is_help=True)
+app.command("setup")(idm_setup.setup)
+app.command("check")(idm_setup.check)
+app.command("ca")(idm_ca.ca)
+app.add_typer(idm_managers.app, name="managers")
 app.add_typer(marker_app, name="marker")
 _CONFIG = default_path("ops")
 
@@ -91,20 +97,15 @@ def rebind(
 
 
 def _settings(config: Path, name: str | None) -> tuple[IdmSettings, DomainSettings]:
-    settings = load(OpsSettings, config)
-    if settings.idm is None:
-        raise ConfigurationError(
-            f"configuration {config}: [idm] is missing: write it with servers, ca_file, bind_dn and password_file "
-            "as in the consumers' file"
-        )
-    domains = {domain.name: domain for domain in settings.domain if domain.search_base}
+    idm, listed = settings_of(config)
+    domains = {domain.name: domain for domain in listed if domain.search_base}
     known = ", ".join(domains) or "none"
     if name is not None and name.lower().rstrip(".") not in domains:
         raise ConfigurationError(f"--domain {name}: no such [[domain]] with search_base in {config}: known: {known}")
     if name is None and len(domains) != 1:
         what = "say which with --domain" if domains else "write the consumers' [[domain]] with its search_base"
         raise ConfigurationError(f"configuration {config}: [[domain]] with search_base: {known}: {what}")
-    return settings.idm, domains[name.lower().rstrip(".")] if name is not None else next(iter(domains.values()))
+    return idm, domains[name.lower().rstrip(".")] if name is not None else next(iter(domains.values()))
 
 
 def _filetime(moment: datetime) -> int:

@@ -18,6 +18,7 @@ _SAFE = re.compile(r"(?![ :<])[ -~]*(?<! )")
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9;-]*):([:<]?) *(.*)")
 
 Operation = Literal["add", "delete", "replace"]
+_OPERATIONS: dict[str, Operation] = {"add": "add", "delete": "delete", "replace": "replace"}
 Kind = Literal["add", "modify", "delete"]
 
 
@@ -112,8 +113,9 @@ def _modifications(lines: list[str]) -> Iterator[Change]:
         if line != "-":
             block.append(line)
         elif block:
-            operation, attribute = _attribute(block[0])
-            if operation not in ("add", "delete", "replace") or not isinstance(attribute, str):
+            name, attribute = _attribute(block[0])
+            operation = _OPERATIONS.get(name)
+            if operation is None or not isinstance(attribute, str):
                 raise LdifError(f"LDIF line {block[0]!r:.100}: must be add:, delete: or replace: with an attribute")
             pairs = [_attribute(line) for line in block[1:]]
             for name, _ in pairs:
