@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -136,6 +137,8 @@ def _default(field: FieldInfo) -> str:
     if field.default == ():
         return "empty"
     value = field.default.value if isinstance(field.default, Enum) else field.default
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, int | float) else f'`"{value}"`'

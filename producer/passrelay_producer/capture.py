@@ -104,9 +104,16 @@ class Capture:
             with suppress(UnavailableError):
                 ended = self._retrying(self._report_source, UnavailableError)(self._follow)
 
-    def take(self, pages: Iterable[Page]) -> int:
-        """Commit these pages now; how many events they had. Raises what `run` would wait for."""
-        return sum(self._take(page, lambda step: step()) for page in pages)
+    def take(self, pages: Iterable[Page]) -> tuple[int, int]:
+        """Commit these pages now: how many events they had, and how many accounts the filter left out.
+
+        Raises what `run` would wait for.
+        """
+        events = excluded = 0
+        for page in pages:
+            events += self._take(page, lambda step: step())
+            excluded += len(page.excluded)
+        return events, excluded
 
     def _follow(self) -> bool:
         """True when the source ended by itself or by `stop`, False when it failed after it had run for a while."""
@@ -193,6 +200,8 @@ class Capture:
             self._metrics.captured("refused", 1, error.reason.value)
         for pending in ready.page.pending:
             self._metrics.captured("pending", 1, pending.reason.value)
+        for excluded in ready.page.excluded:
+            self._metrics.captured("excluded", 1, excluded.rule.value)
         if ready.sealed or refused:
             self._log.info(Action.CAPTURED, events=len(ready.sealed), refused=len(refused))
         for guid in ready.page.resolved:

@@ -59,10 +59,11 @@ def init(settings: ProducerSettings, everything: bool) -> None:
         spool.commit(source.initialise(spool, everything=everything), [])
 
 
-def capture(settings: ProducerSettings, user: str | None) -> int:
-    """Capture the current password of one user, or of all (None), into the spool; how many events.
+def capture(settings: ProducerSettings, user: str | None) -> tuple[int, int]:
+    """Capture the current password of one user, or of all (None), into the spool.
 
-    A running producer publishes them within about a second, another one at its start.
+    How many events, and how many accounts the filter left out. A running producer publishes the events within about a
+    second, another one at its start. ConfigurationError says why there is nothing to capture for `user`.
     """
     forbid_core_dumps()
     log = Log("producer")
@@ -93,11 +94,11 @@ def make_source(settings: ProducerSettings, log: Log) -> Source:
     if settings.source.samba is not None:
         from passrelay_producer.sources.samba import SambaSource
 
-        return SambaSource(settings.source.samba, log)
+        return SambaSource(settings.source.samba, log, settings.filter)
     if settings.source.stdin is not None:
         from passrelay_producer.sources.stdin import StdinSource
 
-        return StdinSource(settings.source.stdin, settings.domain)
+        return StdinSource(settings.source.stdin, settings.domain, settings.filter)
     raise ConfigurationError("[source]: no source is configured")
 
 

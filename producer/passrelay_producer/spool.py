@@ -108,13 +108,24 @@ class Spool:
             rows = connection.execute("SELECT guid, reason FROM pending ORDER BY since, guid").fetchall()
         return [Pending(UUID(guid), PendingReason(reason)) for guid, reason in rows]
 
+    def excluded(self) -> Sequence[UUID]:
+        """All accounts of which the filter left something out, the latest first: they come in soonest."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT guid FROM excluded ORDER BY seq DESC").fetchall()
+        return [UUID(guid) for (guid,) in rows]
+
+    def is_excluded(self, guid: UUID) -> bool:
+        """True when the filter left out something of this account."""
+        with self._reading() as connection:
+            return connection.execute("SELECT 1 FROM excluded WHERE guid = ?", (str(guid),)).fetchone() is not None
+
     # -- capture ----------------------------------------------------------------------------------------------------
 
     def commit(self, page: Page, sealed: Sequence[SealedEvent]) -> None:
-        """Events, cursor, accounts and pending rows of a page, all or nothing, durable on return.
+        """Events, cursor, accounts, pending and excluded rows of a page, all or nothing, durable on return.
 
         A cursor without keys leaves the old one; otherwise it replaces the old one. An account both resolved and
-        pending ends pending. SpoolFullError when the disk or max_bytes is full: nothing was changed.
+        pending, or excluded, ends so. SpoolFullError when the disk or max_bytes is full: nothing was changed.
         """
         now = _now_ms()
         rows = [_row(event, now) for event in sealed]
@@ -135,7 +146,14 @@ class Spool:
                 "INSERT OR REPLACE INTO account VALUES (?, ?, ?)",
                 [(str(account.guid), account.kvno, account.must_change) for account in page.accounts],
             )
-            connection.executemany("DELETE FROM pending WHERE guid = ?", [(str(guid),) for guid in page.resolved])
+            resolved = [(str(guid),) for guid in page.resolved]
+            waiting = [(str(pending.guid),) for pending in page.pending]
+            connection.executemany("DELETE FROM pending WHERE guid = ?", resolved)
+            connection.executemany("DELETE FROM excluded WHERE guid = ?", [*resolved, *waiting])
+            connection.executemany(
+                "INSERT OR REPLACE INTO excluded (guid) VALUES (?)",
+                [(str(excluded.guid),) for excluded in page.excluded if excluded.guid is not None],
+            )
             connection.executemany(
                 "INSERT INTO pending VALUES (?, ?, ?, 1)"
                 " ON CONFLICT (guid) DO UPDATE SET reason = excluded.reason, attempts = attempts + 1",

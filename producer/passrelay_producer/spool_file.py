@@ -37,6 +37,8 @@ CREATE TABLE pending (
     guid TEXT PRIMARY KEY, reason TEXT NOT NULL, since INTEGER NOT NULL, attempts INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+_EXCLUDED = "CREATE TABLE IF NOT EXISTS excluded (seq INTEGER PRIMARY KEY AUTOINCREMENT, guid TEXT NOT NULL UNIQUE)"
+"""Made at every start: a spool from before there were filters has none."""
 
 
 class SpoolFullError(UnavailableError):
@@ -150,3 +152,4 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if version != (SCHEMA,):
         raise _foreign(path, f"of version {version[0] if version else 'unknown'}, this program reads {SCHEMA}")
+    connection.execute(_EXCLUDED)

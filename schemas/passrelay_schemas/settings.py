@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from datetime import datetime
@@ -30,6 +31,8 @@ DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
 OWN_MARKER, OWN_PROOF = "passrelayMarker", "passrelayProof"
 """The attributes of our own schema (ops/idm/schema.ldif)."""
 _PLACEHOLDERS = ("{sam}", "{upn}", "{guid}", "{sid}")
+_OU = re.compile(r"\s*(ou|cn)\s*=.+,\s*dc\s*=.+", re.IGNORECASE)
+"""Loose, because the directory itself is asked; what this refuses is no OU, above all the whole domain."""
 
 
 class Section(BaseModel):
@@ -82,6 +85,30 @@ def _ldap_url(url: str) -> str:
         shown = "an address with a user or password" if "@" in url else repr(url)
         raise ValueError(f"{shown}: must look like ldaps://idm1.example:636 (or ldap:// for StartTLS)")
     return url
+
+
+def _group(name: str) -> str:
+    if not name.strip():
+        raise ValueError("an empty text names no group: remove it")
+    return name
+
+
+def _with_admins(groups: tuple[str, ...]) -> tuple[str, ...]:
+    if "admins" not in {name.casefold() for name in groups}:
+        raise ValueError('"admins" must stay in the list: AD must never gain power over IdM\'s administrators')
+    return groups
+
+
+def _ou(dn: str) -> str:
+    if not _OU.fullmatch(dn):
+        raise ValueError(f"{dn!r} must be the DN of an OU or container, like OU=People,DC=ad,DC=example")
+    return dn
+
+
+def _pattern(pattern: str) -> str:
+    if not pattern.strip("*?"):
+        raise ValueError(f"{pattern!r} names nobody or everybody: write a part of the names, like svc-*")
+    return pattern
 
 
 def _listen(address: str) -> str:
@@ -171,6 +198,47 @@ class SourceSettings(Section):
         return self
 
 
+_Groups = tuple[Annotated[str, AfterValidator(_group)], ...]
+_Ous = tuple[Annotated[str, AfterValidator(_ou)], ...]
+
+
+class FilterSettings(Section):
+    """Whose passwords are captured: without an include list everybody's.
+
+    Those of machine, built-in and protected accounts (adminCount=1) never are. While a group or OU of the lists does
+    not exist, nothing is captured. When the filter lets an account in later, its password of then is captured.
+    """
+
+    include_groups: _Groups = ()
+    """Groups by name (sAMAccountName), DN or SID: their members, also through nested groups and as primary group. With
+    include_ous: whoever is in any of both lists."""
+    exclude_groups: _Groups = ()
+    """Groups in the same form whose members are not captured. Each exclude list wins over both include lists."""
+    include_ous: _Ous = ()
+    """DNs of OUs or containers: accounts anywhere below them."""
+    exclude_ous: _Ous = ()
+    """DNs of OUs or containers below which nobody is captured."""
+    exclude_patterns: tuple[Annotated[str, AfterValidator(_pattern)], ...] = ()
+    """Names (sAMAccountName) that are not captured, in any case; `*`, `?` and `[abc]` as in a shell: `svc-*`."""
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        excluded_groups = {name.casefold() for name in self.exclude_groups}
+        for name in self.include_groups:
+            if name.casefold() in excluded_groups:
+                raise ValueError(f"{name!r} stands in include_groups and in exclude_groups: remove one of them")
+        for inner in self.include_ous:
+            for outer in self.exclude_ous:
+                if f",{inner}".casefold().endswith(f",{outer}".casefold()):
+                    raise ValueError(f"include_ous {inner!r} is within exclude_ous {outer!r}: remove one of them")
+        return self
+
+    @property
+    def needs_directory(self) -> bool:
+        """It names groups or OUs, which only a directory knows."""
+        return bool(self.include_groups or self.exclude_groups or self.include_ous or self.exclude_ous)
+
+
 class KeysSettings(Section):
     """Key files."""
 
@@ -250,6 +318,10 @@ class IdmSettings(Section):
     """Carry AD's "must change at next logon" over as an expired password."""
     horizon_hours: Annotated[float, Field(gt=0, le=24 * 60)] = 24
     """How long an event waits for a repair of its entry before it becomes a dead letter."""
+    protected_groups: Annotated[tuple[Annotated[str, AfterValidator(_group)], ...], AfterValidator(_with_admins)] = (
+        "admins",
+    )
+    """IdM groups (cn) whose members, also through nested groups, never get a password from AD. admins must be one."""
     initial: Literal["idm-newer-wins", "ad-wins"] = "idm-newer-wins"
     """An entry without a marker whose IdM password is younger than the AD change: keep it, or write AD's."""
     timeout_seconds: Annotated[int, Field(ge=1, le=120)] = 10
@@ -349,6 +421,7 @@ class ProducerSettings(RoleSettings):
     """producer.toml."""
 
     source: SourceSettings
+    filter: FilterSettings = FilterSettings()
     spool: SpoolSettings = SpoolSettings()
     metrics: MetricsSettings = MetricsSettings()
     domain: Domains = ()
@@ -361,6 +434,15 @@ class ProducerSettings(RoleSettings):
                     f"[[domain]] {domain.name}: [source.samba] has versions, so its domain is never ordered by time: "
                     "remove order here and on the consumers"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _filter_of_the_source(self) -> Self:
+        if self.source.stdin is not None and self.filter.needs_directory:
+            raise ValueError(
+                "[filter] takes exclude_patterns only with [source.stdin], which knows no groups and no OUs: remove "
+                "include_groups, exclude_groups, include_ous and exclude_ous"
+            )
         return self
 
 

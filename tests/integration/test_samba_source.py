@@ -4,105 +4,28 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
-from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
-from passrelay_producer.sources.samba import SambaSource
+from passrelay_producer.sources import PendingReason
 from passrelay_producer.sources.samba_cursor import WITNESSES
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND
-from passrelay_schemas.logs import Log
 from passrelay_schemas.order import OrderKey
-from passrelay_schemas.settings import SambaSourceSettings
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations
+from tests.lab.notebook import Capture, password_of
 from tests.lab.process import wait_for
 from tests.lab.samba import DomainController
 from tests.lab.snapshot import Snapshot, highest_usn, overtake
 
 pytestmark = pytest.mark.integration
-_TIMEOUT_SECONDS = 30
-
-
-class Notebook:
-    """What the spool remembers, without the spool."""
-
-    def __init__(self) -> None:
-        self.values: Mapping[str, str] = {}
-        self.states: dict[UUID, AccountState] = {}
-        self.waiting: dict[UUID, Pending] = {}
-        self.events: list[PasswordChanged] = []
-
-    def cursor(self) -> Mapping[str, str]:
-        return self.values
-
-    def account(self, guid: UUID) -> AccountState | None:
-        return self.states.get(guid)
-
-    def pending(self) -> Sequence[Pending]:
-        return list(self.waiting.values())
-
-    def commit(self, page: Page) -> None:
-        assert len(page.tags) == len(page.events)
-        self.values = page.cursor or self.values
-        self.states.update({state.guid: state for state in page.accounts})
-        self.waiting.update({item.guid: item for item in page.pending})
-        for guid in page.resolved:
-            del self.waiting[guid]
-        self.events.extend(page.events)
-
-
-class Capture:
-    """A source with its notebook, as the capture loop would drive it."""
-
-    def __init__(self, controller: DomainController, key_file: Path | None = None) -> None:
-        self.notebook = Notebook()
-        settings = SambaSourceSettings(
-            ldapi_path=controller.ldapi_path, gpg_key_file=key_file or controller.gpg_key_file, poll_ms=5
-        )
-        self.source = SambaSource(settings, Log("test"))
-
-    def initialise(self, *, everything: bool = False) -> Capture:
-        self.notebook.commit(self.source.initialise(self.notebook, everything=everything))
-        return self
-
-    def until(self, sam: str, count: int = 1) -> list[PasswordChanged]:
-        """Drive the source until it has given `count` more events of the account; returns those."""
-        found: list[PasswordChanged] = []
-        for page in self._pages():
-            found += [event for event in page.events if event.account.sam_account_name == sam]
-            if len(found) >= count:
-                return found
-        raise AssertionError(f"{len(found)} of {count} events of {sam} within {_TIMEOUT_SECONDS} s")
-
-    def until_waiting(self, reason: PendingReason) -> None:
-        if any(item.reason is reason for item in self.notebook.pending()):
-            return
-        for _page in self._pages():
-            if any(item.reason is reason for item in self.notebook.pending()):
-                return
-        raise AssertionError(f"nothing waits for {reason} within {_TIMEOUT_SECONDS} s")
-
-    def _pages(self) -> Iterator[Page]:
-        stop = threading.Event()
-        timer = threading.Timer(_TIMEOUT_SECONDS, stop.set)
-        timer.start()
-        pages = self.source.pages(self.notebook, stop)
-        try:
-            for page in pages:
-                self.notebook.commit(page)
-                yield page
-        finally:
-            timer.cancel()
-            pages.close()  # type: ignore[attr-defined]  # it is a generator, which the protocol does not say
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +55,6 @@ def controller(folder: Path, addresses: Reservations, authority: CertificateAuth
         yield dc
     finally:
         dc.stop()
-
-
-def password_of(event: PasswordChanged) -> str:
-    assert event.password is not None
-    return event.password.reveal()
 
 
 def test_every_way_of_changing_arrives_with_its_kvno_and_time(controller: DomainController) -> None:
@@ -223,7 +141,8 @@ def test_without_the_key_changes_wait_and_arrive_when_it_is_there(controller: Do
     capture = Capture(controller, key_file).initialise()
     password = canary_password()
     controller.add_user("emil", password)
-    capture.until_waiting(PendingReason.KEY_MISSING)
+    capture.drive(lambda: bool(capture.notebook.waiting), what="the change waits")
+    assert [item.reason for item in capture.notebook.pending()] == [PendingReason.KEY_MISSING]
     assert capture.notebook.events == []
     shutil.copy(controller.gpg_key_file, key_file)
     (event,) = capture.until("emil")
@@ -236,16 +155,18 @@ def test_recapture_of_one_or_all(controller: DomainController) -> None:
     controller.add_user("fine", password)
     capture = Capture(controller).initialise()
     before = capture.notebook.cursor()
-    for page in capture.source.recapture(capture.notebook, "fine"):
-        capture.notebook.commit(page)
+    capture.recapture("fine")
     assert [password_of(event) for event in capture.notebook.events] == [password]
     assert capture.notebook.cursor() == before
-    for page in capture.source.recapture(capture.notebook, None):
-        capture.notebook.commit(page)
+    capture.recapture(None)
     assert len(capture.notebook.events) > 2
-    for name in ("nobody", "krbtgt", "f*"):
-        with pytest.raises(ConfigurationError, match="nothing to capture"):
-            list(capture.source.recapture(capture.notebook, name))
+    for name, why in [
+        ("nobody", "no such user in lab.example"),
+        ("krbtgt", "denied: Kerberos"),
+        ("f*", "no such user"),
+    ]:
+        with pytest.raises(ConfigurationError, match=f"nothing to capture for .*: {why}"):
+            capture.recapture(name)
 
 
 def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: DomainController) -> None:

@@ -14,9 +14,10 @@ from tenacity import wait_none
 
 from passrelay_producer import capture as capture_module
 from passrelay_producer.capture import Capture, seal_page
+from passrelay_producer.filters import Rule
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
-from passrelay_producer.sources import AccountState, Memory, Page, Pending, PendingReason, Result
+from passrelay_producer.sources import AccountState, Excluded, Memory, Page, Pending, PendingReason, Result
 from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas import keys
 from passrelay_schemas.envelope import SealedEvent
@@ -305,7 +306,9 @@ def test_without_a_recipient_key_capture_waits_for_one(
 
 
 def test_take_raises_instead_of_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rig.capture(ListedSource()).take([Page(events=[event(), event()]), Page(events=[event()])]) == 3
+    pages = [Page(events=[event(), event()]), Page(events=[event()], excluded=[Excluded(Rule.DENIED)])]
+    assert rig.capture(ListedSource()).take(pages) == (3, 1)
+    assert rig.count("excluded", "denied") == 1
 
     def revoked() -> None:
         raise KeyFileError("no recipient")

@@ -10,17 +10,19 @@ from uuid import UUID
 import pysequoia
 import pytest
 
+from passrelay_producer.filters import Filter
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
 from passrelay_producer.nt_hash import md4
 from passrelay_producer.sources import AccountState, Memory, Pending, PendingReason
-from passrelay_producer.sources.samba import SambaSource
+from passrelay_producer.sources.samba_account import Reading, UnreadableError
 from passrelay_producer.sources.samba_change import Decision, decide
-from passrelay_producer.sources.samba_directory import Change, Reading, SambaDirectory, UnreadableError
+from passrelay_producer.sources.samba_directory import Change, SambaDirectory
+from passrelay_producer.sources.samba_reader import Reader
+from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_producer.supplemental import SAMBA_GPG, OpenPgpKeyFile
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND
-from passrelay_schemas.logs import Log
-from passrelay_schemas.settings import SambaSourceSettings
+from passrelay_schemas.settings import FilterSettings
 from tests.lab.folder import CANARY
 from tests.unit import test_metadata, test_supplemental
 
@@ -64,7 +66,7 @@ KNOWN = AccountState(GUID, 7, must_change=False)
 
 def decision(key: OpenPgpKeyFile, *, password: bool, known: AccountState | None = KNOWN, **fields: Any) -> Decision:
     reading = replace(READING, **fields)
-    return decide(reading, domain="lab.example", password=password, known=known, key=key)
+    return decide(reading, filters=Filter(), domain="lab.example", password=password, known=known, key=key)
 
 
 def test_a_reading_never_shows_its_secrets() -> None:
@@ -164,11 +166,20 @@ def test_passwords_that_never_expire_need_no_change(key: OpenPgpKeyFile) -> None
         {"sid": "S-1-5-21-1-2-3-500"},
         {"admin_count": 1},
         {"user_account_control": 0x1000},
-        {"unicode_pwd": None, "supplemental": None},
-        {"metadata": test_metadata.blob((PWD_LAST_SET, 1, 1, HERE, 1))},
     ],
 )
 def test_accounts_that_are_never_captured(key: OpenPgpKeyFile, fields: dict[str, Any]) -> None:
+    # Whatever else is wrong with them: nothing of theirs is opened, and nobody is asked to repair anything.
+    found = decision(key, password=True, known=None, **fields, supplemental=b"junk")
+    assert found.exclusion is not None
+    assert found == Decision(exclusion=found.exclusion)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"unicode_pwd": None, "supplemental": None}, {"metadata": test_metadata.blob((PWD_LAST_SET, 1, 1, HERE, 1))}],
+)
+def test_an_account_without_a_password_is_no_event(key: OpenPgpKeyFile, fields: dict[str, Any]) -> None:
     assert decision(key, password=True, known=None, **fields) == Decision()
 
 
@@ -204,6 +215,8 @@ BAD = UUID(int=3)
         ("userAccountControl", b"512x"),
         ("adminCount", b""),
         ("pwdLastSet", b"\xff"),
+        ("primaryGroupID", b"users"),
+        ("memberOf", b"CN=nobody said its SID,DC=lab,DC=example"),
     ],
 )
 def test_attributes_that_nobody_can_read_stop_no_other_account(
@@ -212,6 +225,7 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
     assert READING.unicode_pwd is not None
     assert READING.supplemental is not None
     good = {
+        "objectGUID": [GUID.bytes_le],
         "objectSid": [b"\x01\x01\0\0\0\0\0\x05\x51\x04\0\0"],
         "sAMAccountName": [b"alice"],
         "userPrincipalName": [],
@@ -225,14 +239,16 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
     answers = {f"<GUID={GUID}>": good, f"<GUID={BAD}>": good | {name: [value]}}
     directory = SambaDirectory(tmp_path / "ldapi")
     directory.domain = "lab.example"
-    monkeypatch.setattr(directory, "_entry", lambda dn, _: answers[dn])
+    monkeypatch.setattr(
+        directory, "_entry", lambda dn, *_: {"raw_dn": b"CN=alice,DC=lab,DC=example", "raw_attributes": answers[dn]}
+    )
+    monkeypatch.setattr(directory, "highest_usn", lambda: 1)
     with pytest.raises(UnreadableError):
         directory.read(BAD)
-    source = SambaSource(SambaSourceSettings(gpg_key_file=tmp_path / "unused"), Log("test"))
-    source._key = key
+    reader = Reader(directory, _Nothing(), SambaScope(FilterSettings(), directory), key)
     changes = [Change(BAD, password=True), Change(GUID, password=True)]
     writes: dict[UUID, int] = {}
-    page = source._page(directory, _Nothing(), changes, writes)
+    page = reader.page(changes, writes)
     assert page.pending == [Pending(BAD, PendingReason.UNREADABLE)]
     assert [event.account.guid for event in page.events] == [GUID]
     assert list(writes) == [GUID]
@@ -249,3 +265,9 @@ class _Nothing(Memory):
 
     def pending(self) -> list[Pending]:
         return []
+
+    def excluded(self) -> list[UUID]:
+        return []
+
+    def is_excluded(self, guid: UUID) -> bool:
+        return False

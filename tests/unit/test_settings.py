@@ -19,6 +19,7 @@ from passrelay_schemas.settings import (
     BrokerSettings,
     ConsumerSettings,
     DomainSettings,
+    FilterSettings,
     IdmSettings,
     MetricsSettings,
     OpsSettings,
@@ -81,6 +82,74 @@ def idm(**fields: Any) -> IdmSettings:
     )
 
 
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+def filtered(tmp_path: Path, text: str, source: str = "[source.samba]") -> FilterSettings:
+    document = PRODUCER.replace("[source.samba]", source)
+    if "stdin" in source:
+        document = document.replace('sid = "S-1-5-21-1-2-3"', 'order = "time"')
+    return producer(tmp_path, f"{document}\n[filter]\n{text}\n").filter
+
+
+def test_filters_take_names_dns_sids_and_patterns(tmp_path: Path) -> None:
+    found = filtered(
+        tmp_path,
+        'include_groups = ["Night Shift", "CN=staff,CN=Users,DC=lab,DC=example", "S-1-5-21-1-2-3-513"]\n'
+        'exclude_ous = ["ou=Sales\\\\, EU, dc=lab, dc=example", "CN=Users,DC=lab,DC=example"]\n'
+        'exclude_patterns = ["svc-*", "?dmin", "*-test*"]',
+    )
+    assert len(found.include_groups) == 3
+    assert found.exclude_ous[0] == "ou=Sales\\, EU, dc=lab, dc=example"
+    assert found.exclude_patterns == ("svc-*", "?dmin", "*-test*")
+    assert filtered(tmp_path, "") == FilterSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('exclude_patterns = ["*"]', "filter.exclude_patterns.0: '*' names nobody or everybody"),
+        ('exclude_patterns = ["svc-*", "??*"]', "filter.exclude_patterns.1: '??*' names nobody or everybody"),
+        ('exclude_patterns = [""]', "filter.exclude_patterns.0: '' names nobody or everybody"),
+        ('exclude_patterns = "svc-*"', "filter.exclude_patterns: "),
+        ('include_groups = [" "]', "filter.include_groups.0: an empty text names no group: remove it"),
+        ('include_ous = ["People"]', "filter.include_ous.0: 'People' must be the DN of an OU or container, like OU="),
+        ('exclude_ous = ["DC=lab,DC=example"]', "filter.exclude_ous.0: 'DC=lab,DC=example' must be the DN of an OU"),
+        (
+            'include_groups = ["Staff"]\nexclude_groups = ["x", "staff"]',
+            "'Staff' stands in include_groups and in exclude_groups: remove one of them",
+        ),
+        (
+            'include_ous = ["OU=A,OU=B,DC=x"]\nexclude_ous = ["ou=b,dc=x"]',
+            "include_ous 'OU=A,OU=B,DC=x' is within exclude_ous 'ou=b,dc=x': remove one of them",
+        ),
+        ('exclude_group = ["x"]', "filter.exclude_group: unknown key: did you mean exclude_groups?"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        filtered(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_an_ou_may_be_excluded_within_an_included_one(tmp_path: Path) -> None:
+    assert filtered(tmp_path, 'include_ous = ["OU=B,DC=x"]\nexclude_ous = ["OU=A,OU=B,DC=x"]').exclude_ous
+
+
+@pytest.mark.parametrize("key", ["include_groups", "exclude_groups", "include_ous", "exclude_ous"])
+def test_standard_input_knows_no_groups_and_ous(tmp_path: Path, key: str) -> None:
+    assert filtered(tmp_path, 'exclude_patterns = ["svc-*"]', "[source.stdin]").exclude_patterns == ("svc-*",)
+    with pytest.raises(ConfigurationError, match=rf"takes exclude_patterns only with \[source.stdin\].*{key}"):
+        filtered(tmp_path, f'{key} = ["OU=x,DC=y"]', "[source.stdin]")
+
+
+def test_admins_are_always_protected() -> None:
+    assert idm().protected_groups == ("admins",)
+    assert idm(protected_groups=["Admins", "hr"]).protected_groups == ("Admins", "hr")
+    with pytest.raises(ValidationError, match='"admins" must stay in the list'):
+        idm(protected_groups=["hr"])
+
+
 # -- files and defaults ------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +199,7 @@ def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
         ("[source.samba]", "[source.samba]\npoll = 5", "source.samba.poll: unknown key: did you mean poll_ms?"),
         ("ca_file", "cafile", "broker.cafile: unknown key: did you mean ca_file?"),
         ('sid = "', 'sidd = "', "domain.0.sidd: unknown key: did you mean sid?"),
-        ("[spool]", "[zzz]", "zzz: unknown key: known here: broker, domain, keys, log, metrics, source, spool"),
+        ("[spool]", "[zzz]", "zzz: unknown key: known here: broker, domain, filter, keys, log, metrics, source, spool"),
         ("retention_hours = 48", "retention_hours = -1", "spool.retention_hours: Input should be greater than"),
         ("retention_hours = 48", "retention_hours = nan", "spool.retention_hours: Input should be"),
         ("[source.samba]", "", "source: is needed and missing"),

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
+from passrelay_producer.filters import Rule
+from passrelay_producer.sources import AccountState, Excluded, Page, Pending, PendingReason
 from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas.envelope import ProtectedHeader, SealedEvent
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
@@ -132,6 +133,36 @@ def test_pending_keeps_its_time_counts_attempts_and_is_resolved(spool: Spool) ->
     assert row == [("no_clear_text", *since, 2)]
     spool.commit(Page(pending=[Pending(two, PendingReason.TOO_LARGE)], resolved=[one, two]), [])
     assert spool.pending() == [Pending(two, PendingReason.TOO_LARGE)]
+
+
+def test_whom_the_filter_left_out_is_remembered_until_resolved_the_latest_first(path: Path) -> None:
+    one, two, three = uuid4(), uuid4(), uuid4()
+
+    def left_out(*guids: UUID) -> Page:
+        return Page(excluded=[Excluded(Rule.NOT_INCLUDED, guid) for guid in guids])
+
+    with Spool(SpoolSettings(path=path)) as spool:
+        spool.commit(left_out(one, two, three), [])
+        spool.commit(left_out(one), [])
+        spool.commit(Page(excluded=[Excluded(Rule.EXCLUDE_PATTERN)]), [])  # a line of standard input has no account
+    with Spool(SpoolSettings(path=path)) as spool:
+        assert spool.excluded() == [one, three, two]
+        assert spool.is_excluded(two)
+        spool.commit(Page(resolved=[two]), [])
+        assert not spool.is_excluded(two)
+        # Let in, but not to be opened now: it waits as pending alone. Pending, and then left out: the other way round.
+        spool.commit(Page(pending=[Pending(one, PendingReason.KEY_MISSING)]), [])
+        assert spool.excluded() == [three]
+        spool.commit(Page(resolved=[one], excluded=[Excluded(Rule.EXCLUDE_OU, one)]), [])
+        assert (spool.excluded(), spool.pending()) == ([one, three], [])
+
+
+def test_a_spool_from_before_there_were_filters_is_taken_as_it_is(path: Path) -> None:
+    with Spool(SpoolSettings(path=path)) as spool:
+        spool.commit(Page(cursor={"at": "1"}), [sealed()])
+        spool._connection.execute("DROP TABLE excluded")
+    with Spool(SpoolSettings(path=path)) as spool:
+        assert (spool.excluded(), spool.cursor(), spool.queued_count()) == ([], {"at": "1"}, 1)
 
 
 def test_published_events_leave_the_queue_and_republish_brings_them_back(spool: Spool) -> None:

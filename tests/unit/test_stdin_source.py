@@ -13,15 +13,17 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from passrelay_producer.sources import AccountState, Page, Pending
-from passrelay_producer.sources.stdin import LineSplitter, StdinSource, parse_line
+from passrelay_producer.filters import Rule
+from passrelay_producer.sources import AccountState, Excluded, Page, Pending
+from passrelay_producer.sources.stdin import LineSplitter, StdinSource
+from passrelay_producer.sources.stdin_line import parse_line
 from passrelay_schemas import filetime, limits
 from passrelay_schemas.enrolment import check_event
 from passrelay_schemas.errors import ConfigurationError, EventError, PassrelayError, TooLargeError
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, StdinSourceSettings
+from passrelay_schemas.settings import DomainSettings, FilterSettings, StdinSourceSettings
 from tests.lab.folder import CANARY, canary_password
 
 SID = "S-1-5-21-1-2-3"
@@ -199,15 +201,27 @@ class Notes:
     def pending(self) -> list[Pending]:
         return []
 
+    def excluded(self) -> list[UUID]:
+        return []
+
+    def is_excluded(self, guid: UUID) -> bool:
+        return False
+
 
 class Pipe:
     """A source that reads from a real pipe, and what it has answered."""
 
-    def __init__(self, batch: int = 256, notes: Notes | None = None) -> None:
+    def __init__(self, batch: int = 256, notes: Notes | None = None, patterns: tuple[str, ...] = ()) -> None:
         reading, self.writing = os.pipe()
         self.answers = io.BytesIO()
         self.stop = threading.Event()
-        self.source = StdinSource(StdinSourceSettings(batch=batch), [AD, HR], descriptor=reading, answers=self.answers)
+        self.source = StdinSource(
+            StdinSourceSettings(batch=batch),
+            [AD, HR],
+            FilterSettings(exclude_patterns=patterns),
+            descriptor=reading,
+            answers=self.answers,
+        )
         self.pages = self.source.pages(notes or Notes(), self.stop)
 
     def send(self, *documents: Any) -> None:
@@ -228,8 +242,8 @@ class Pipe:
 def pipe() -> Iterator[Callable[..., Pipe]]:
     opened: list[Pipe] = []
 
-    def make(batch: int = 256, notes: Notes | None = None) -> Pipe:
-        opened.append(Pipe(batch, notes))
+    def make(batch: int = 256, notes: Notes | None = None, patterns: tuple[str, ...] = ()) -> Pipe:
+        opened.append(Pipe(batch, notes, patterns))
         return opened[-1]
 
     yield make
@@ -252,6 +266,20 @@ class TestSource:
         assert [answer.get("event_id") for answer in lines.answered] == [str(ids[0]), None, None, str(ids[1])]
         assert lines.answered[2]["error"] == "denied: machine or trust account"
         assert list(lines.pages) == []
+
+    def test_names_that_a_pattern_excludes_are_answered_with_it_and_counted(self, pipe: Callable[..., Pipe]) -> None:
+        lines = pipe(patterns=("svc-*",))
+        lines.send(hr_line(account={"sam_account_name": "SVC-backup"}), hr_line(), hr_line(account={"sid": 5}))
+        page = next(lines.pages)
+        assert list(page.tags) == [2]
+        assert page.excluded == [Excluded(Rule.EXCLUDE_PATTERN)]
+        lines.source.committed(page, [new_event_id()])
+        assert lines.answered[0] == {"line": 1, "error": "[filter] exclude_patterns 'svc-*' matches its name"}
+        lines.send(hr_line(account={"sam_account_name": "svc-x"}))
+        page = next(lines.pages)
+        assert (page.events, page.excluded) == ([], [Excluded(Rule.EXCLUDE_PATTERN)])
+        lines.source.committed(page, [])
+        assert lines.answered[3]["line"] == 4
 
     def test_lines_that_cannot_be_sealed_are_answered_with_the_error(self, pipe: Callable[..., Pipe]) -> None:
         lines = pipe()

@@ -57,9 +57,7 @@ def init(
 @app.command()
 def capture(
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="The account's sAMAccountName.")] = None,
-    everybody: Annotated[
-        bool, typer.Option("--all", help="Every user but machine, built-in and protected (adminCount=1) accounts.")
-    ] = False,
+    everybody: Annotated[bool, typer.Option("--all", help="Every user whom [filter] lets in.")] = False,
     config: ProducerConfig = _CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -69,10 +67,13 @@ def capture(
             raise ConfigurationError("capture: give exactly one of --user USER and --all")
         from passrelay_producer import service
 
-        count = service.capture(_load(config), user)
+        count, excluded = service.capture(_load(config), user)
         report["user"] = user
         report["events"] = count
+        report["excluded"] = excluded
         report.say(f"{count} events were captured: a running producer publishes them now, a stopped one at its start")
+        if excluded:
+            report.say(f"{excluded} accounts were left out: the filter, or never captured (`--user USER` says why)")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from passrelay_producer.filters import Rule
 from passrelay_schemas.errors import EventError
 from passrelay_schemas.event import PasswordChanged
 
@@ -46,6 +47,17 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Excluded:
+    """A change that the filter left out.
+
+    With a guid it is remembered: once the filter lets the account in, the password that it then has is captured.
+    """
+
+    rule: Rule
+    guid: UUID | None = None
+
+
+@dataclass(frozen=True)
 class AccountState:
     """What was captured last of an account: tells a must-change tick from a new password."""
 
@@ -62,7 +74,9 @@ class Page:
     tags: Sequence[int] = ()
     accounts: Sequence[AccountState] = ()
     pending: Sequence[Pending] = ()
+    excluded: Sequence[Excluded] = ()
     resolved: Sequence[UUID] = ()
+    """Neither pending nor excluded any more."""
     cursor: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,6 +95,12 @@ class Memory(Protocol):
 
     def pending(self) -> Sequence[Pending]:
         """All accounts that wait to be read again."""
+
+    def excluded(self) -> Sequence[UUID]:
+        """All accounts of which the filter left something out, the latest first."""
+
+    def is_excluded(self, guid: UUID) -> bool:
+        """True when the filter left out something of this account."""
 
 
 class Source(Protocol):

@@ -13,24 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from passrelay_producer.metadata import last_write
-from passrelay_producer.sources import AccountState, Memory, Page, Pending, PendingReason, Result
-from passrelay_producer.sources.samba_change import Decision, decide
+from passrelay_producer.sources import Excluded, Memory, Page, Result
 from passrelay_producer.sources.samba_cursor import Cursor, newest
-from passrelay_producer.sources.samba_directory import Change, SambaDirectory, UnreadableError
+from passrelay_producer.sources.samba_directory import Change, SambaDirectory
 from passrelay_producer.sources.samba_pulse import Pulse
+from passrelay_producer.sources.samba_reader import REST, Reader, Sweep, parts
+from passrelay_producer.sources.samba_scope import Moved, SambaScope
 from passrelay_producer.supplemental import OpenPgpKeyFile
-from passrelay_schemas.errors import ConfigurationError, KeyFileError
-from passrelay_schemas.event import PasswordChanged
+from passrelay_schemas.errors import ConfigurationError, KeyFileError, UnavailableError
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import SambaSourceSettings
+from passrelay_schemas.settings import FilterSettings, SambaSourceSettings
 
-PAGE_ACCOUNTS = 64
-"""So many accounts are committed together: a backlog starts to flow at once."""
 FULL_SECONDS = 30
 """DirSync runs at least this often, whatever the USN says."""
-REST = 4
-"""After a DirSync the database rests this many times as long: in a big domain the search itself is not cheap."""
 SWEEP_SECONDS = 60
 SWEEP_ACCOUNTS = 100
 """Every SWEEP_SECONDS at most so many pending accounts are read again, in turn."""
@@ -41,15 +36,22 @@ QUIET_CURSOR_SECONDS = 60
 class SambaSource:
     """The source `[source.samba]`. Raises UnavailableError when the controller cannot be asked."""
 
-    def __init__(self, settings: SambaSourceSettings, log: Log) -> None:
+    def __init__(self, settings: SambaSourceSettings, log: Log, filters: FilterSettings | None = None) -> None:
         self._settings = settings
+        self._filters = filters or FilterSettings()
+        self._filtered = False
+        """The filter was found good by this process."""
         self._log = log
         self._key = OpenPgpKeyFile(settings.gpg_key_file)
 
     def initialise(self, memory: Memory, *, everything: bool) -> Page:
-        """`producer init`: the cursor of now (users are listed once, without passwords), or an empty one for all."""
+        """`producer init`: the cursor of now (users are listed once, without passwords), or an empty one for all.
+
+        From now on includes whoever comes into the filter later, so those who are outside now are remembered.
+        """
         with SambaDirectory(self._settings.ldapi_path) as directory:
             cursor = Cursor(b"", directory.invocation_id, directory.highest_usn())
+            scope = self._scope(directory)
             if everything:
                 return Page(cursor=cursor.mapping())
             cookie, more = b"", True
@@ -57,7 +59,9 @@ class SambaSource:
                 changes = directory.changes(cookie)
                 cookie, more = changes.cookie, changes.more
             writes = {guid: usn for guid, usn in directory.writes(since=1).items() if usn is not None}
-            return Page(cursor=replace(cursor, cookie=cookie, witnesses=newest(writes)).mapping())
+            excluded = [Excluded(rule, guid) for guid, rule in scope.excluded()]
+            cursor = replace(cursor, cookie=cookie, witnesses=newest(writes))
+            return Page(cursor=cursor.mapping(), excluded=excluded)
 
     def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
         """Changes as they come, until `stop`; a cursor that stands in a page is safe to commit with it."""
@@ -65,13 +69,16 @@ class SambaSource:
         self._report_key()
         path = self._settings.ldapi_path
         with Pulse(path) as pulse, SambaDirectory(path) as directory:
+            scope = self._scope(directory)
             if not self._trusted(directory, cursor):
                 cursor = Cursor(b"", directory.invocation_id, directory.highest_usn())
                 yield Page(cursor=cursor.mapping())
-            watch = _Watch(self._key)
+            reader = Reader(directory, memory, scope, self._key)
+            watch, sweep = _Watch(self._key), Sweep(reader, memory)
             saved, saved_at = cursor, time.monotonic()
             while not stop.is_set():
-                yield from self._waiting(directory, memory, watch.waiting(memory))
+                yield from reader.again(watch.waiting(memory))
+                yield from sweep.pages()
                 more = watch.due(pulse.moved())
                 usn = directory.highest_usn() if more else cursor.usn
                 writes: dict[UUID, int] = {}
@@ -80,10 +87,14 @@ class SambaSource:
                     changes = directory.changes(cursor.cookie)
                     watch.rest(time.monotonic() - started)
                     more = changes.more
-                    *earlier, last = _parts(changes.items)
+                    moved = _look(scope)
+                    if moved.everybody:
+                        sweep.want()
+                    yield from reader.come_in(_left_out(moved.users, changes.items, memory))
+                    *earlier, last = parts(changes.items)
                     for part in earlier:  # without a cursor, so that a crash leads back to the first part
-                        yield self._page(directory, memory, part, writes)
-                    page = self._page(directory, memory, last, writes)
+                        yield reader.page(part, writes)
+                    page = reader.page(last, writes)
                     cursor = replace(cursor, cookie=changes.cookie)
                     if not more:
                         cursor = replace(cursor, usn=usn, witnesses=newest(cursor.witnesses, writes))
@@ -99,17 +110,15 @@ class SambaSource:
         """`producer capture`: the current password of one user or of all; the cursor stays where it is."""
         self._key.check()
         with SambaDirectory(self._settings.ldapi_path) as directory:
+            scope = self._scope(directory)
+            guids = list(directory.users(sam_account_name))
+            why = None if sam_account_name is None else scope.why_not(guids)
             found = False
-            changes = [Change(guid, password=True) for guid in directory.users(sam_account_name)]
-            for part in _parts(changes):
-                page = self._page(directory, memory, part, {})
+            for page in Reader(directory, memory, scope, self._key).again(guids if why is None else []):
                 found = found or bool(page.events or page.pending)
                 yield page
         if sam_account_name is not None and not found:
-            raise ConfigurationError(
-                f"nothing to capture for {sam_account_name!r}: no such user, no password, or never captured "
-                "(machine, built-in or protected accounts)"
-            )
+            raise ConfigurationError(f"nothing to capture for {sam_account_name!r}: {why or 'it has no password'}")
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """The spool remembers, so nothing is left to do."""
@@ -139,60 +148,36 @@ class SambaSource:
             )
         return why is None
 
-    def _waiting(self, directory: SambaDirectory, memory: Memory, guids: Sequence[UUID]) -> Iterator[Page]:
-        for part in _parts([Change(guid, password=True) for guid in guids]):
-            page = self._page(directory, memory, part, {})
-            if page.events or page.pending or page.resolved:
-                yield page
-
-    def _page(
-        self, directory: SambaDirectory, memory: Memory, changes: Iterable[Change], writes: dict[UUID, int]
-    ) -> Page:
-        """The page of these changes, without a cursor; `writes` gets the USN of each one's newest password write."""
-        waiting = {item.guid: item.reason for item in memory.pending()}
-        events: list[PasswordChanged] = []
-        accounts: list[AccountState] = []
-        pending: list[Pending] = []
-        resolved: list[UUID] = []
-        for change in changes:
-            password = change.password or change.guid in waiting
-            decision, usn = self._decision(directory, memory, change.guid, password=password)
-            if usn is not None:
-                writes[change.guid] = usn
-            if decision.event is not None:
-                events.append(decision.event)
-            if decision.state is not None:
-                accounts.append(decision.state)
-            if decision.pending is None:
-                resolved.append(change.guid)
-            elif waiting.get(change.guid) is not decision.pending.reason:
-                pending.append(decision.pending)
-        return Page(
-            events=events,
-            tags=range(len(events)),
-            accounts=accounts,
-            pending=pending,
-            resolved=[guid for guid in resolved if guid in waiting],
-        )
-
-    def _decision(
-        self, directory: SambaDirectory, memory: Memory, guid: UUID, *, password: bool
-    ) -> tuple[Decision, int | None]:
-        """The decision, and the USN of the account's newest password write."""
+    def _scope(self, directory: SambaDirectory) -> SambaScope:
+        """The filter. A fault in it is the configuration's; once it was good, somebody changed the directory."""
         try:
-            reading = directory.read(guid)
-        except UnreadableError:  # this account waits, the others go on
-            return Decision(pending=Pending(guid, PendingReason.UNREADABLE)), None
-        if reading is None:  # deleted since
-            return Decision(), None
-        known = memory.account(guid)
-        decision = decide(reading, domain=directory.domain, password=password, known=known, key=self._key)
-        return decision, last_write(reading.metadata)
+            scope = SambaScope(self._filters, directory)
+            if not self._filtered:
+                scope.check()
+        except ConfigurationError as error:
+            if not self._filtered:
+                raise
+            raise _waits(error) from None
+        self._filtered = True
+        return scope
 
 
-def _parts(changes: Sequence[Change]) -> list[Sequence[Change]]:
-    """What is committed together; an empty part for no changes."""
-    return [changes[start : start + PAGE_ACCOUNTS] for start in range(0, max(1, len(changes)), PAGE_ACCOUNTS)]
+def _look(scope: SambaScope) -> Moved:
+    try:
+        return scope.look()
+    except ConfigurationError as error:
+        raise _waits(error) from None
+
+
+def _waits(error: ConfigurationError) -> UnavailableError:
+    # Nothing is captured, so nothing is lost: the cursor stays, and what was captured before is published.
+    return UnavailableError(f"{error}. Until then nothing is captured")
+
+
+def _left_out(users: Iterable[UUID], changes: Iterable[Change], memory: Memory) -> list[UUID]:
+    """Those of the users whom the filter left out; whose password changed is read anyway."""
+    read = {change.guid for change in changes}
+    return [guid for guid in users if guid not in read and memory.is_excluded(guid)]
 
 
 class _Watch:

@@ -7,41 +7,47 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from passrelay_producer.filters import Exclusion, Filter
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD, MetadataError, Stamp, parse
 from passrelay_producer.sources import AccountState, Pending, PendingReason
-from passrelay_producer.sources.samba_directory import Reading
+from passrelay_producer.sources.samba_account import Reading
 from passrelay_producer.supplemental import ClearTextError, OpenPgpKeyFile, clear_text
-from passrelay_schemas.deny import denied
 from passrelay_schemas.errors import EventError, TooLargeError
 from passrelay_schemas.event import Account, Kind, PasswordChanged, encode
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.secret import Secret
 
-NORMAL_ACCOUNT = 0x200
 _NEVER_EXPIRES = 0x10000 | 0x40000
 """DONT_EXPIRE_PASSWORD and SMARTCARD_REQUIRED: AD never asks these for a new password ([MS-ADTS] 3.1.1.4.5.26)."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """At most one event or one reason to wait, and what is known of the account afterwards."""
+    """At most one event, one reason to wait or one exclusion, and what is known of the account afterwards."""
 
     event: PasswordChanged | None = None
     state: AccountState | None = None
     pending: Pending | None = None
+    exclusion: Exclusion | None = None
 
 
 def decide(
-    reading: Reading, *, domain: str, password: bool, known: AccountState | None, key: OpenPgpKeyFile
+    reading: Reading,
+    *,
+    filters: Filter,
+    domain: str,
+    password: bool,
+    known: AccountState | None,
+    key: OpenPgpKeyFile,
 ) -> Decision:
     """The decision for an account; `password` is True when its password may be new, False for a tick of pwdLastSet.
 
     Samba writes a reset and its must-change as two commits, so the second often arrives alone: it becomes kind expire.
     For an account that was never captured the tick brings its password along, or nobody would know whose tick it is.
     """
-    refusal = denied(sam_account_name=reading.sam_account_name, sid=reading.sid, admin_count=reading.admin_count)
-    if refusal is not None or not reading.user_account_control & NORMAL_ACCOUNT:
-        return Decision()
+    exclusion = filters.exclusion(reading)
+    if exclusion is not None:
+        return Decision(exclusion=exclusion)
     try:
         stamps = parse(reading.metadata)
     except MetadataError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -17,10 +17,22 @@ from uuid import UUID
 import ldap3
 from ldap3.core.exceptions import LDAPException, LDAPNoSuchObjectResult
 from ldap3.protocol.microsoft import dir_sync_control
-from ldap3.utils.conv import escape_filter_chars
+from ldap3.utils.conv import escape_bytes, escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
 from passrelay_producer.metadata import last_write
+from passrelay_producer.sources.samba_account import (
+    EXTENDED_DN,
+    LISTED,
+    SECRET,
+    Listed,
+    Reading,
+    UnreadableError,
+    listed,
+    plain_dn,
+    reading,
+    sid_text,
+)
 from passrelay_schemas.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 300
@@ -29,37 +41,11 @@ _USERS = "(&(objectClass=user)(!(objectClass=computer)))"
 _WATCHED = ["unicodePwd", "pwdLastSet"]
 _DIRSYNC = "1.2.840.113556.1.4.841"
 _PAGED = "1.2.840.113556.1.4.319"
+_IN_CHAIN = "1.2.840.113556.1.4.1941"
+"""Follows a link to its end, through circles too ([MS-ADTS] 3.1.1.3.1.3.3.3)."""
 _SHOW_DELETED = ("1.2.840.113556.1.4.417", True, None)
 _DIRSYNC_BYTES = 1_000_000
 _SEARCH_PAGE = 500
-_ACCOUNT = [
-    "objectGUID",
-    "objectSid",
-    "sAMAccountName",
-    "userPrincipalName",
-    "adminCount",
-    "userAccountControl",
-    "pwdLastSet",
-    "unicodePwd",
-    "supplementalCredentials",
-    "replPropertyMetaData",
-]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One account as a single search returned it, so that password and version belong together."""
-
-    guid: UUID
-    sid: str | None
-    sam_account_name: str
-    user_principal_name: str | None
-    admin_count: int
-    user_account_control: int
-    pwd_last_set: int
-    unicode_pwd: bytes | None = field(repr=False)
-    supplemental: bytes | None = field(repr=False)
-    metadata: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,8 +65,14 @@ class Changes:
     more: bool
 
 
-class UnreadableError(Exception):
-    """One account's attributes have a form that nobody can read; the controller itself answers."""
+@dataclass(frozen=True)
+class Found:
+    """A group, OU or user: what its identity needs."""
+
+    guid: UUID
+    dn: str
+    sid: str | None
+    user: bool
 
 
 class SambaDirectory:
@@ -137,30 +129,43 @@ class SambaDirectory:
 
     def read(self, guid: UUID) -> Reading | None:
         """The account, or None when it no longer exists. UnreadableError concerns this account alone."""
-        values = self._entry(f"<GUID={guid}>", _ACCOUNT)
-        if values is None:
-            return None
-        try:
-            return Reading(
-                guid=guid,
-                sid=_sid_text(values["objectSid"][0]) if values["objectSid"] else None,
-                sam_account_name=_text(values["sAMAccountName"]) or "",
-                user_principal_name=_text(values["userPrincipalName"]),
-                admin_count=_number(values["adminCount"]),
-                user_account_control=_number(values["userAccountControl"]),
-                pwd_last_set=_number(values["pwdLastSet"]),
-                unicode_pwd=next(iter(values["unicodePwd"]), None),
-                supplemental=next(iter(values["supplementalCredentials"]), None),
-                metadata=next(iter(values["replPropertyMetaData"]), b""),
-            )
-        except (KeyError, IndexError, ValueError, struct.error) as error:
-            raise UnreadableError(f"{self._path}: account {guid}: {type(error).__name__}") from None
+        found = self._entry(f"<GUID={guid}>", SECRET, [EXTENDED_DN])
+        return None if found is None else reading(found)
+
+    def accounts(self, guids: Sequence[UUID] | None = None) -> Iterator[tuple[UUID, Listed | None]]:
+        """All users, or these accounts as far as they exist, without secrets; None for one that nobody can read."""
+        which = _USERS
+        if guids is not None:
+            which = f"(|{''.join(f'(objectGUID={escape_bytes(guid.bytes_le)})' for guid in guids)})"
+        for entry in self._paged(which, LISTED, [EXTENDED_DN]):
+            guid = UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
+            try:
+                yield guid, listed(entry)
+            except UnreadableError:
+                yield guid, None
+
+    def find(self, classes: str, attributes: str, name: str) -> list[Found]:
+        """The objects of these classes that have `name` as one of the attributes; both space-separated."""
+        name = escape_filter_chars(name)
+        return self._found(f"(&{_any(classes)}(|{''.join(f'({item}={name})' for item in attributes.split())}))")
+
+    def nested(self, group: Found) -> list[Found]:
+        """The groups that are members of this one, directly or through others."""
+        return self._found(f"(&(objectClass=group)(memberOf:{_IN_CHAIN}:={escape_filter_chars(group.dn)}))")
+
+    def changed(self, classes: str, since: int) -> list[Found]:
+        """The objects of these classes that were changed under this local USN or a later one; also deleted ones."""
+        return self._found(f"(&(uSNChanged>={since}){_any(classes)})", [_SHOW_DELETED])
+
+    def _found(self, search_filter: str, controls: Sequence[Any] = ()) -> list[Found]:
+        entries = self._paged(search_filter, ["objectGUID", "objectSid", "objectClass"], [*controls, EXTENDED_DN])
+        return [_object(entry) for entry in entries]
 
     def users(self, sam_account_name: str | None) -> Iterator[UUID]:
         """The GUIDs of one user or of all."""
         name = "*" if sam_account_name is None else escape_filter_chars(sam_account_name)
-        for values in self._paged(f"(&{_USERS}(sAMAccountName={name}))", ["objectGUID"], None):
-            yield UUID(bytes_le=values["objectGUID"][0])
+        for entry in self._paged(f"(&{_USERS}(sAMAccountName={name}))", ["objectGUID"], None):
+            yield UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
 
     def writes(self, since: int) -> dict[UUID, int | None]:
         """Accounts changed since this USN: the local USN of the last password write or must-change tick of each.
@@ -168,40 +173,37 @@ class SambaDirectory:
         None for deleted accounts, those without a password, and those whose metadata nobody can read.
         """
         attributes = ["objectGUID", "isDeleted", "replPropertyMetaData"]
+        found = (
+            entry["raw_attributes"]
+            for entry in self._paged(f"(&{_USERS}(uSNChanged>={since}))", attributes, [_SHOW_DELETED])
+        )
         return {
             UUID(bytes_le=values["objectGUID"][0]): None
             if values.get("isDeleted")
             else last_write(values["replPropertyMetaData"][0])
-            for values in self._paged(f"(&{_USERS}(uSNChanged>={since}))", attributes, [_SHOW_DELETED])
+            for values in found
         }
 
     def _base(self, dn: str, attributes: list[str]) -> dict[str, list[bytes]]:
         found = self._entry(dn, attributes)
         if found is None:
             raise UnavailableError(f"{self._path}: nothing at {dn or 'rootDSE'}: is this a domain controller?")
-        return found
+        values: dict[str, list[bytes]] = found["raw_attributes"]
+        return values
 
-    def _entry(self, dn: str, attributes: list[str]) -> dict[str, list[bytes]] | None:
+    def _entry(self, dn: str, attributes: list[str], controls: list[Any] | None = None) -> dict[str, Any] | None:
         with self._explained(f"read {dn or 'rootDSE'}"):
             try:
-                self._connection.search(dn, "(objectClass=*)", ldap3.BASE, attributes=attributes)
+                self._connection.search(dn, "(objectClass=*)", ldap3.BASE, attributes=attributes, controls=controls)
             except LDAPNoSuchObjectResult:
                 return None
-            for item in self._connection.response or []:
-                if item["type"] == "searchResEntry":
-                    found: dict[str, list[bytes]] = {name: [] for name in attributes}
-                    found.update((name, values or []) for name, values in item["raw_attributes"].items())
-                    return found
-        return None
+            return next((item for item in self._connection.response or [] if item["type"] == "searchResEntry"), None)
 
-    def _paged(
-        self, search_filter: str, attributes: list[str], controls: list[Any] | None
-    ) -> Iterator[dict[str, list[bytes]]]:
+    def _paged(self, search_filter: str, attributes: list[str], controls: list[Any] | None) -> Iterator[dict[str, Any]]:
         cookie: bytes | None = b""
         while cookie is not None:
             entries, answer = self._search(self.base_dn, search_filter, attributes, controls, _SEARCH_PAGE, cookie)
-            for entry in entries:
-                yield entry["raw_attributes"]
+            yield from entries
             cookie = answer.get("controls", {}).get(_PAGED, {}).get("value", {}).get("cookie") or None
 
     def _search(
@@ -238,16 +240,16 @@ class SambaDirectory:
             raise UnavailableError(f"{self._path}: {what}: unexpected answer ({type(error).__name__})") from None
 
 
-def _text(values: Sequence[bytes]) -> str | None:
-    # What is not UTF-8 becomes lone surrogates, which no event takes: that account waits, the others go on.
-    return values[0].decode("utf-8", "surrogateescape") if values else None
+def _any(classes: str) -> str:
+    return f"(|{''.join(f'(objectClass={name})' for name in classes.split())})"
 
 
-def _number(values: Sequence[bytes]) -> int:
-    return int(values[0]) if values else 0
-
-
-def _sid_text(sid: bytes) -> str:
-    """A binary SID as S-1-... ([MS-DTYP] 2.4.2.1)."""
-    authority = int.from_bytes(sid[2:8], "big")
-    return "-".join(map(str, ("S", sid[0], authority, *struct.unpack(f"<{sid[1]}I", sid[8:]))))
+def _object(entry: dict[str, Any]) -> Found:
+    values = entry["raw_attributes"]
+    sid = values.get("objectSid")
+    return Found(
+        guid=UUID(bytes_le=values["objectGUID"][0]),
+        dn=plain_dn(entry["raw_dn"]),
+        sid=sid_text(sid[0]) if sid else None,
+        user=b"user" in values["objectClass"],
+    )

@@ -13,111 +13,28 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, BinaryIO
-from uuid import NAMESPACE_DNS, UUID, uuid5
+from uuid import UUID
 
-from passrelay_producer.sources import Memory, Page, Result
+from passrelay_producer.filters import Filter
+from passrelay_producer.sources import Excluded, Memory, Page, Result
+from passrelay_producer.sources.stdin_line import ExcludedError, parse_line
 from passrelay_schemas import filetime, limits
-from passrelay_schemas.deny import denied
-from passrelay_schemas.errors import (
-    ConfigurationError,
-    EventError,
-    ForeignDomainError,
-    MalformedError,
-    PassrelayError,
-    ProtectedError,
-    TooLargeError,
-)
+from passrelay_schemas.errors import ConfigurationError, EventError, PassrelayError, TooLargeError
 from passrelay_schemas.event import PasswordChanged
-from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, StdinSourceSettings
-from passrelay_schemas.strict_json import parse_object, validate
+from passrelay_schemas.settings import DomainSettings, FilterSettings, StdinSourceSettings
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _CHUNK_BYTES = 65536
 """What a Linux pipe holds."""
 _CHUNKS_AHEAD = 4
 _STOP_SECONDS = 0.2
 _LAST_TIME = "last_time"
 """The cursor's key: the last time that was given to a line, FILETIME."""
-
-
-def parse_line(
-    line: bytes, domains: Mapping[str, DomainSettings], *, now: int, next_time: Callable[[], int]
-) -> PasswordChanged:
-    """The event of one line; EventError without any value of it.
-
-    `now` is the FILETIME that "the future" is measured from; `next_time` gives `changed_at` where the line has none.
-    In a domain ordered by time an account without guid gets the UUIDv5 of its casefolded sam_account_name, in the
-    namespace that is the UUIDv5 (DNS) of the domain's name: the same one in every process.
-    """
-    document = parse_object(line, what="line")
-    name = document.get("domain")
-    domain = domains.get(name.lower().rstrip(".")) if isinstance(name, str) else None
-    if domain is None:
-        raise ForeignDomainError("domain: not one of the [[domain]] tables of producer.toml")
-    by_time = domain.order is Order.TIME
-    if isinstance(document.get("account"), dict):
-        _settle_guid(document["account"], domain.name if by_time else None)
-    if by_time:
-        document.setdefault("kvno", 0)
-    document["changed_at"] = _time(document["changed_at"]) if "changed_at" in document else next_time()
-    event = validate(PasswordChanged, document, what="line")
-    _check(event, domain, now)
-    return event
-
-
-def _settle_guid(account: dict[str, Any], domain: str | None) -> None:
-    guid, name = account.get("guid"), account.get("sam_account_name")
-    with suppress(ValueError):
-        if isinstance(guid, str):
-            account["guid"] = UUID(guid)
-        elif "guid" not in account and domain is not None and isinstance(name, str):
-            account["guid"] = uuid5(uuid5(NAMESPACE_DNS, domain), name.casefold())
-        return
-    # Raised here, because the errors above hold the text that is wrong.
-    raise MalformedError(
-        f"line: account.{'guid: not a UUID' if 'guid' in account else 'sam_account_name: not Unicode'}"
-    )
-
-
-def _time(value: Any) -> Any:
-    """FILETIME of an RFC 3339 text (to the microsecond); what is no text is checked as a FILETIME later."""
-    if not isinstance(value, str):
-        return value
-    try:
-        if _RFC3339.fullmatch(value):
-            return filetime.from_datetime(datetime.fromisoformat(value.upper()))
-    except (ValueError, OverflowError):
-        pass
-    raise MalformedError("line: changed_at: neither a FILETIME number nor an RFC 3339 time with its offset")
-
-
-def _check(event: PasswordChanged, domain: DomainSettings, now: int) -> None:
-    """What the consumer would make a dead letter of, refused while somebody can still repair it."""
-    account = event.account
-    if domain.order is Order.TIME:
-        if event.kvno != 0:
-            raise ForeignDomainError('kvno: not in a domain with order = "time"')
-        if event.changed_at > now + limits.MAX_AHEAD_SECONDS * filetime.UNITS_PER_SECOND:
-            raise MalformedError(
-                f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future of this host's clock: set the "
-                "clocks right, or give the right changed_at (lines without one come after all earlier ones)"
-            )
-    elif event.kvno < 1:
-        raise ForeignDomainError('kvno: at least 1 in a domain with order = "kvno"')
-    if domain.sid is not None and (account.sid is None or account.sid.rpartition("-")[0] != domain.sid):
-        raise ForeignDomainError("account.sid: missing, or not of the domain's own sid")
-    refusal = denied(sam_account_name=account.sam_account_name, sid=account.sid)
-    if refusal is not None:
-        raise ProtectedError(f"denied: {refusal}")
 
 
 class LineSplitter:
@@ -149,6 +66,7 @@ class StdinSource:
         self,
         settings: StdinSourceSettings,
         domains: Iterable[DomainSettings],
+        filters: FilterSettings | None = None,
         *,
         descriptor: int = 0,
         answers: BinaryIO | None = None,
@@ -157,6 +75,7 @@ class StdinSource:
         self._domains = {domain.name: domain for domain in domains}
         if not self._domains:
             raise ConfigurationError("[source.stdin] needs at least one [[domain]] table in producer.toml")
+        self._filter = Filter(exclude_patterns=filters.exclude_patterns if filters else ())
         self._descriptor = descriptor
         self._answers = sys.stdout.buffer if answers is None else answers
         self._chunks: queue.Queue[bytes] = queue.Queue(_CHUNKS_AHEAD)
@@ -180,15 +99,17 @@ class StdinSource:
         self._last_time = int(memory.cursor().get(_LAST_TIME, 0))
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
         while lines := self._next_lines(stop):
-            events, tags, self._errors = [], [], {}
+            events, tags, excluded, self._errors = [], [], [], {}
             for number, line in lines:
                 try:
                     events.append(self._parse(line))
                     tags.append(number)
                 except EventError as error:
                     self._errors[number] = str(error)
-            if events:
-                yield Page(events=events, tags=tags, cursor={_LAST_TIME: str(self._last_time)})
+                    if isinstance(error, ExcludedError):
+                        excluded.append(Excluded(error.rule))
+            if events or excluded:
+                yield Page(events=events, tags=tags, excluded=excluded, cursor={_LAST_TIME: str(self._last_time)})
             else:
                 self._answer({})
 
@@ -224,7 +145,7 @@ class StdinSource:
     def _parse(self, line: bytes | None) -> PasswordChanged:
         if line is None:
             raise TooLargeError(f"line: more than {limits.MAX_LINE_BYTES} bytes")
-        return parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time)
+        return parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time, filters=self._filter)
 
     def _next_time(self) -> int:
         """Now, but later than ever before with this spool: the later line wins, whatever the clock does."""
