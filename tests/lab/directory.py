@@ -71,7 +71,8 @@ class Directory:
         self.service_dn = f"uid=passrelay,cn=sysaccounts,cn=etc,{suffix}"
         self.probe_dn = f"uid=passrelay-probe,cn=sysaccounts,cn=etc,{suffix}"
         self.password_file = folder / "service.password"
-        self._root_file = folder / "root.password"
+        self.manager_file = folder / "manager.password"
+        """Directory Manager's password, mode 0600, as an administrator keeps it while he sets a server up."""
         self.data_paths = [self.layout.database, self.layout.logs, self.layout.config]
         self._ca = ca
         self._set_up = set_up
@@ -119,6 +120,8 @@ class Directory:
         )
         certificate = self._ca.issue("idm.test", "localhost", "127.0.0.1")
         write_certificate_store(self.layout, certificate, self.ca_file)
+        self.manager_file.touch(mode=0o600)
+        self.manager_file.write_text(self._root_password)
 
     def stop(self) -> None:
         """Stop it cleanly; nothing is left running. Harmless when it does not run."""
@@ -239,9 +242,8 @@ class Directory:
 
     def setup(self) -> None:
         """What `passrelay idm setup` prints, given to OpenLDAP's own ldapmodify as an administrator may do it."""
-        for path, text in ((self.password_file, secrets.token_urlsafe(24)), (self._root_file, self._root_password)):
-            path.touch(mode=0o600)
-            path.write_text(text)
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(secrets.token_urlsafe(24))
         site = Site(
             service_dn=self.service_dn,
             probe_dn=self.probe_dn,
@@ -251,11 +253,12 @@ class Directory:
             realm="IDM.TEST",
         )
         needed = wanted(site)
+        self.apply_ldif(render((*needed.schema, *needed.tree)))
+
+    def apply_ldif(self, ldif: str) -> None:
+        """Give change records to OpenLDAP's ldapmodify, as Directory Manager; LabError with what it says."""
         # By address: OpenLDAP takes "localhost" for the machine's own name when it checks the certificate.
         url = f"ldaps://127.0.0.1:{self.listening.ldaps}"
-        command = ["ldapmodify", "-x", "-H", url, "-D", ROOT_DN, "-y", str(self._root_file)]
+        command = ["ldapmodify", "-x", "-H", url, "-D", ROOT_DN, "-y", str(self.manager_file)]
         environment = {**os.environ, "LDAPTLS_CACERT": str(self.ca_file), "LDAPTLS_REQCERT": "demand"}
-        try:
-            run_tool(command, env=environment, stdin=render((*needed.schema, *needed.tree)).encode())
-        finally:
-            self._root_file.unlink()
+        run_tool(command, env=environment, stdin=ldif.encode())
