@@ -39,6 +39,7 @@ class Entry:
     """The marker as the password's own write left it. IdM's servers merge attribute by attribute, and the must-change
     step writes the marker alone, so that a marker can end beside another write's password."""
     object_classes: frozenset[str] = frozenset()
+    created_at: datetime | None = None
     last_change: datetime | None = None
     expiration: datetime | None = None
     principal: bool = False

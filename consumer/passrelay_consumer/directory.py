@@ -210,6 +210,7 @@ class Directory:
             marker,
             *proof,
             "krbPrincipalName",
+            "createTimestamp",
             "krbLastPwdChange",
             "krbPasswordExpiration",
         ]
@@ -217,6 +218,7 @@ class Directory:
     def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
         folded = {name.lower(): values for name, values in attributes.items()}
         last, expiration = folded.get("krblastpwdchange"), folded.get("krbpasswordexpiration")
+        created = folded.get("createtimestamp")
         return Entry(
             dn=dn,
             marker=_marker(folded.get(self._settings.marker_attribute.lower())),
@@ -225,6 +227,7 @@ class Directory:
                 value.decode("ascii", "replace").lower() for value in folded.get("objectclass", ())
             ),
             principal="krbprincipalname" in folded,
+            created_at=parse_generalized_time(created[0]) if created else None,
             last_change=parse_generalized_time(last[0]) if last else None,
             expiration=parse_generalized_time(expiration[0]) if expiration else None,
             groups=frozenset(value.decode("utf-8", "replace").lower() for value in folded.get("memberof", ())),

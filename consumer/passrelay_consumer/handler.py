@@ -18,7 +18,7 @@ from passrelay_consumer.directory import Directory, finish_changes, write_change
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
-from passrelay_consumer.settle import Sight, Unreachable, unsettled
+from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
 from passrelay_schemas.deny import denied
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.envelope import Envelope, ProtectedHeader
@@ -64,8 +64,13 @@ class _Progress:
     """By the clock of `server`, once there is one."""
     settling: bool = False
     """It is a settle copy: applied before, and looked at again until every server shows it."""
+    settle_since: datetime | None = None
+    """When it was applied."""
     wrote: bool = False
     """Our modify succeeded, or its answer was lost, so that it may have."""
+
+    written_at: datetime | None = None
+    """When the write was made that the entry shows."""
 
     def outcome(
         self,
@@ -87,6 +92,7 @@ class _Progress:
             signed_at=self.signed_at,
             decided_at=self.now if self.server else None,
             changed_at=self.event.changed_at if self.event else None,
+            written_at=self.written_at,
             authentic=self.authentic,
         )
 
@@ -108,7 +114,8 @@ class Handler:
 
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
-        progress = _Progress(settling=delivery.counters.settle > 0)
+        counters = delivery.counters
+        progress = _Progress(settling=counters.settle > 0, settle_since=counters.settle_since)
         try:
             event, domain = self._trusted_event(delivery.body, progress)
             return self._deliver(event, domain, progress)
@@ -180,9 +187,14 @@ class Handler:
                         return progress.outcome(verdict, decision.reason, decision.diagnostic)
                     case Finish():
                         self._finish(directory, entry, decision.old, progress.now)
+                        progress.written_at = datetime.fromisoformat(decision.old.applied_at)
                         again = progress.wrote or progress.settling
                         verdict = Verdict.APPLIED if again else decision.verdict
                         return progress.outcome(verdict, applied_at=progress.now)
+                    case Write() if progress.settling and not (entry.marker or may_begin(entry, progress.settle_since)):
+                        raise EntryTroubleError(
+                            Reason.REFUSED, "the entry has no marker and is not known to be as old as the write"
+                        )
                     case Write():
                         return self._write(directory, entry, event, key, progress)
             except DirectoryError as error:
@@ -228,7 +240,7 @@ class Handler:
             if error.trouble is Trouble.POLICY and self._servers.suspect(directory.url, since=time.monotonic()):
                 raise PolicyError(words) from None
             raise DirectoryError(error.code, words) from None
-        progress.wrote = True
+        progress.wrote, progress.written_at = True, progress.now
         # 10. After-write: a server that expires what we set gets no more writes; then must_change.
         if self._servers.expires_passwords(directory.url):
             state = directory.read(entry.dn)
@@ -262,6 +274,7 @@ class Handler:
             others = self._servers.others(progress.server or "")
             why = unsettled(entry, {url: self._sight(url, entry.dn) for url in others})
             return replace(progress.outcome(decision.verdict), unsettled=why)
+        progress.written_at = datetime.fromisoformat(marker.applied_at) if marker is not None else None
         if marker is None or marker.event_id != _event_id(progress):
             return progress.outcome(decision.verdict, decision.reason)
         # When our own write's answer was lost, it did arrive.

@@ -137,7 +137,9 @@ def _settle_record(outcome: Outcome, delivery: Delivery) -> Message:
 
 
 def _settle_copy(outcome: Outcome, delivery: Delivery, number: int) -> Message:
-    properties = envelope_properties(outcome.header, replays=delivery.counters.replays, settle=number)
+    counters = delivery.counters
+    since = counters.settle_since or outcome.written_at
+    properties = envelope_properties(outcome.header, replays=counters.replays, settle=number, settle_since=since)
     return Message(topology.RETRY, tier_for(number).name, properties, delivery.body)
 
 
@@ -158,6 +160,7 @@ def wait_message(delivery: Delivery) -> Message:
         attempt=counters.attempt,
         replays=counters.replays,
         settle=counters.settle,
+        settle_since=counters.settle_since,
         reason=counters.reason,
         note=counters.note,
     )

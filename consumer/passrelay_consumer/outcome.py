@@ -37,6 +37,8 @@ class Outcome:
     """When, by the clock of `server`."""
     changed_at: int | None = None
     """FILETIME of the change, for the end-to-end time."""
+    written_at: datetime | None = None
+    """When the write that the entry shows was made, this event's or an equal one's, by its server's clock."""
     unsettled: str = ""
     """Of a settle copy: why its write is not the same on every server yet."""
     authentic: bool = False

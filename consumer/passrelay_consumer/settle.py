@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from passrelay_consumer.decide import Entry
 
@@ -35,6 +36,14 @@ def unsettled(ours: Entry, elsewhere: Mapping[str, Sight]) -> str:
     """
     reasons = [reason for url, sight in elsewhere.items() if (reason := _differs(ours, url, sight))]
     return "; ".join(reasons)
+
+
+def may_begin(entry: Entry, since: datetime | None) -> bool:
+    """Whether a settle copy may write to an entry that has no marker here: only to one that was there at its write.
+
+    A younger entry of the same name may be another person's, who came after the first one left.
+    """
+    return since is not None and entry.created_at is not None and entry.created_at <= since
 
 
 def _differs(ours: Entry, url: str, sight: Sight) -> str:

@@ -107,7 +107,9 @@ def publish(connection: BlockingConnection, records: Iterable[Record]) -> Iterat
             yield record, str(error)
             continue
         try:
-            channel.basic_publish(EVENTS, "", raw, envelope_properties(header, settle=1), mandatory=True)
+            channel.basic_publish(
+                EVENTS, "", raw, envelope_properties(header, settle=1, settle_since=record.applied_at), mandatory=True
+            )
         except UnroutableError:
             raise UnavailableError(
                 f"exchange {EVENTS}: no queue is bound to it: run `passrelay topology apply`, then repeat the command"

@@ -7,12 +7,14 @@ ever passed on.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 import pika
 
 from passrelay_schemas.envelope import CONTENT_TYPE, ProtectedHeader
 from passrelay_schemas.envelope import SCHEMA as ENVELOPE_SCHEMA
+from passrelay_schemas.filetime import rfc3339
 from passrelay_schemas.record import SCHEMA as RECORD_SCHEMA
 from passrelay_schemas.record import Record
 
@@ -21,6 +23,7 @@ REASON = "x-passrelay-reason"
 REPLAYS = "x-passrelay-replays"
 NOTE = "x-passrelay-note"
 SETTLE = "x-passrelay-settle"
+SETTLE_SINCE = "x-passrelay-settle-since"
 _DELIVERY_COUNT = "x-delivery-count"
 _MOST_COUNT = 2**31 - 1
 _MOST_TEXT = 4096
@@ -39,6 +42,8 @@ class Counters:
     """So many of these deliveries went to this very process, which lives: no sign of an event that kills consumers."""
     settle: int = 0
     """Above 0 it is a settle copy in this round: its event was applied already."""
+    settle_since: datetime | None = None
+    """When it was applied, by the clock of that IdM server."""
     reason: str | None = None
     note: str | None = None
 
@@ -56,6 +61,7 @@ class Counters:
             replays=_count(headers.get(REPLAYS)),
             deliveries=_count(headers.get(_DELIVERY_COUNT)),
             settle=_count(headers.get(SETTLE)),
+            settle_since=_moment(headers.get(SETTLE_SINCE)),
             reason=_text(headers.get(REASON)),
             note=_text(headers.get(NOTE)),
         )
@@ -71,12 +77,21 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and len(value) <= _MOST_TEXT else None
 
 
+def _moment(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(_text(value) or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
 def envelope_properties(
     header: ProtectedHeader | None,
     *,
     attempt: int = 0,
     replays: int = 0,
     settle: int = 0,
+    settle_since: datetime | None = None,
     reason: str | None = None,
     note: str | None = None,
 ) -> pika.BasicProperties:
@@ -88,6 +103,8 @@ def envelope_properties(
         headers[REPLAYS] = replays
     if settle:
         headers[SETTLE] = settle
+        if settle_since is not None:
+            headers[SETTLE_SINCE] = rfc3339(settle_since)
     if reason:
         headers[REASON] = reason
     if note:

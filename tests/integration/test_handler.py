@@ -409,8 +409,8 @@ def test_an_enrolled_producer_speaks_for_its_own_domain_only(rig: Rig) -> None:
 # --- several servers
 
 
-def _look_again(handler: Handler, raw: bytes) -> Outcome:
-    outcome = handler.handle(Delivery(raw, Counters(settle=1), datetime.now(UTC)))
+def _look_again(handler: Handler, raw: bytes, since: datetime | None = None) -> Outcome:
+    outcome = handler.handle(Delivery(raw, Counters(settle=1, settle_since=since), datetime.now(UTC)))
     assert isinstance(outcome, Outcome)
     return outcome
 
@@ -480,6 +480,18 @@ def test_what_replication_took_back_is_written_again(rig: Rig, second: Directory
     assert rig.marker(user).key == written.key
     assert rig.marker(user) != written  # another write, so that nobody takes the servers for equal before it is there
     assert _look_again(handler, older).verdict is Verdict.SUPERSEDED
+
+
+def test_a_settle_copy_begins_at_an_entry_that_was_there_and_never_at_a_namesakes(rig: Rig) -> None:
+    user, new = rig.user(), canary_password()
+    raw = rig.envelope(user, new, 3)
+    for since in (None, datetime.now(UTC) - timedelta(minutes=1)):
+        namesake = _look_again(rig.handler, raw, since)
+        assert (namesake.verdict, namesake.reason) == (Verdict.RETRY, Reason.REFUSED)
+        assert "passrelayMarker" not in rig.directory.read(user)
+    behind = _look_again(rig.handler, raw, datetime.now(UTC) + timedelta(seconds=1))
+    assert behind.verdict is Verdict.APPLIED
+    assert rig.directory.binds(user, new)
 
 
 def test_of_two_consumers_with_one_event_only_the_one_that_wrote_says_applied(rig: Rig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -148,19 +148,20 @@ def test_the_key_of_a_message_tells_an_events_copies_apart(journal: Journal) -> 
 
 
 def test_a_write_that_is_to_be_settled_is_recorded_before_its_copy_waits(journal: Journal) -> None:
-    applied = replace(outcome(Verdict.APPLIED), applied_at=NOW)
+    applied = replace(outcome(Verdict.APPLIED), applied_at=NOW, written_at=NOW)
     record, copy = journal.messages(Final(applied, settle=True), delivery())
     assert record.exchange == topology.JOURNAL
     assert (copy.exchange, copy.routing_key, copy.body) == (topology.RETRY, "15s", BODY)
-    assert Counters.of(copy.properties) == Counters(settle=1, replays=1)
+    assert Counters.of(copy.properties) == Counters(settle=1, settle_since=NOW, replays=1)
 
 
 def test_a_settle_copy_leaves_small_records_and_its_next_round(journal: Journal) -> None:
-    copy = delivery(Counters(settle=2))
+    since = NOW - timedelta(hours=1)
+    copy = delivery(Counters(settle=2, settle_since=since))
     unsettled = replace(outcome(Verdict.DUPLICATE), unsettled="ldaps://b cannot be asked")
     (message,) = journal.messages(Again(unsettled, 3), copy)
     assert (message.exchange, message.routing_key, message.body) == (topology.RETRY, "2m", BODY)
-    assert Counters.of(message.properties).settle == 3
+    assert Counters.of(message.properties) == Counters(settle=3, settle_since=since)
     behind = replace(outcome(Verdict.APPLIED), applied_at=NOW)
     written, again = journal.messages(Again(behind, 3), copy)
     assert (written.exchange, again.exchange) == (topology.JOURNAL, topology.RETRY)
@@ -172,5 +173,5 @@ def test_a_settle_copy_leaves_small_records_and_its_next_round(journal: Journal)
 
 
 def test_a_copy_that_waits_out_an_outage_stays_a_copy() -> None:
-    message = wait_message(delivery(Counters(settle=4, deliveries=7)))
-    assert Counters.of(message.properties) == Counters(settle=4)
+    message = wait_message(delivery(Counters(settle=4, settle_since=NOW, deliveries=7)))
+    assert Counters.of(message.properties) == Counters(settle=4, settle_since=NOW)

@@ -6,14 +6,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pika
 import pytest
 
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.disposition import Again, Dropped, Final, Later, Settled, dispose
 from passrelay_consumer.outcome import Outcome
-from passrelay_consumer.settle import Sight, Unreachable, unsettled
+from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
-from passrelay_schemas.message import Counters, envelope_properties
+from passrelay_schemas.message import SETTLE_SINCE, Counters, envelope_properties
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.unit.builders import CHANGED_AT, EVENT_ID, GUID
 
@@ -123,6 +124,19 @@ def test_a_strangers_header_makes_nothing_a_settle_copy() -> None:
     assert isinstance(dispose(unknown, Counters(settle=1), horizon=DAY), Later)
 
 
-def test_the_round_travels_in_its_own_header() -> None:
-    assert Counters.of(envelope_properties(None, settle=3)).settle == 3
-    assert Counters.of(envelope_properties(None)).settle == 0
+@pytest.mark.parametrize(
+    ("created_at", "since", "may"),
+    [(NOW, NOW, True), (NOW, NOW - timedelta(seconds=1), False), (None, NOW, False), (NOW, None, False)],
+)
+def test_a_copy_begins_only_where_the_entry_is_as_old_as_the_write(
+    created_at: datetime | None, since: datetime | None, may: bool
+) -> None:
+    assert may_begin(Entry("uid=a", created_at=created_at), since) is may
+
+
+def test_round_and_time_travel_in_headers_of_their_own() -> None:
+    sent = Counters.of(envelope_properties(None, settle=3, settle_since=NOW))
+    assert (sent.settle, sent.settle_since) == (3, NOW)
+    assert Counters.of(envelope_properties(None)) == Counters()
+    for rubbish in (7, "yesterday", "2026-11-24T12:00:00", b"\xff"):
+        assert Counters.of(pika.BasicProperties(headers={SETTLE_SINCE: rubbish})).settle_since is None
