@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from passrelay_schemas.settings import (
     ROLES,
     BrokerSettings,
     ConsumerSettings,
+    DomainSettings,
     IdmSettings,
     OpsSettings,
     ProducerSettings,
@@ -77,6 +78,19 @@ def _files(settings: RoleSettings) -> Iterator[Fault]:
         yield from _producer(settings)
     if isinstance(settings, ConsumerSettings | OpsSettings) and settings.idm is not None:
         yield from _idm(settings.idm)
+    if isinstance(settings, ConsumerSettings):
+        yield from _epochs(settings.domain)
+
+
+def _epochs(domains: Iterable[DomainSettings]) -> Iterator[Fault]:
+    for domain in domains:
+        if domain.epoch and domain.epoch_began_at is None:
+            yield Fault(
+                f"domain {domain.name}",
+                f"epoch {domain.epoch} without epoch_began_at: events from before the restore that still wait would "
+                "count as new ones: set epoch_began_at to the time when the restored domain went into service",
+                hint=True,
+            )
 
 
 def _broker(broker: BrokerSettings) -> Iterator[Fault]:

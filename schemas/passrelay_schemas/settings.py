@@ -256,7 +256,8 @@ class DomainSettings(Section):
     order: Order = Order.KVNO
     """"kvno": AD's own order, version before time. "time": a source without versions. Fixed for ever."""
     epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
-    """Raise it by one after a restore of the whole AD domain from backup, on every consumer before one starts."""
+    """Raise it by one after a restore of the whole AD domain from backup, on every consumer before one starts, and set
+    epoch_began_at with it (docs/runbooks/restores.md)."""
     epoch_began_at: Annotated[datetime | None, AfterValidator(_with_zone)] = None
     """When the restored domain went into service (RFC 3339): what was captured before belongs to the epoch before."""
     producers: tuple[ProducerName, ...] = ()

@@ -206,6 +206,16 @@ def test_a_producer_whose_key_is_not_enrolled_yet_is_only_a_hint(check: Callable
     assert "dc2" in document["hints"][0]["detail"]
 
 
+def test_an_epoch_without_its_beginning_is_a_hint(check: Callable[..., Result]) -> None:
+    raised: Document = {"epoch": 1}
+    result = check("consumer", lambda file: file["domain"][0].update(raised), "--json")
+    assert result.exit_code == 0
+    assert "epoch_began_at" in json.loads(result.stdout)["hints"][0]["detail"]
+    raised["epoch_began_at"] = datetime(2026, 11, 24, 22, tzinfo=UTC)
+    result = check("consumer", lambda file: file["domain"][0].update(raised), "--json")
+    assert json.loads(result.stdout)["hints"] == []
+
+
 def test_a_url_with_a_password_wants_a_private_file(check: Callable[..., Result], tmp_path: Path) -> None:
     def change(file: Document) -> None:
         file["broker"]["url"] = f"amqps://user:{CANARY}@broker.example/x"
