@@ -42,7 +42,7 @@ def plan(site: Site, wanted: Wanted, views: Sequence[View], *, marked: int, mark
     if kept and wanted.schema:
         stays.append("the schema: those entries use it, and a server would not object to being left without it")
     elif wanted.schema and unusable:
-        stays.append(f"the schema: {', '.join(unusable)} cannot be reached now and would give it back to the others")
+        stays.append(f"the schema: {', '.join(unusable)} cannot be used now and would give it back to the others")
     stays += [
         f"{record.dn}: passrelay idm setup has not made it"
         for record in wanted.tree

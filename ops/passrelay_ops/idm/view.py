@@ -95,13 +95,14 @@ def unusable(url: str, login: Login, error: DirectoryError) -> Row:
 
 
 def _way_to(url: str, text: str) -> str:
+    """The repair for what OpenSSL or ldap3 says about a connection."""
     if "expired" in text or "not yet valid" in text:
         return "renew that server's certificate, or set the clock that is wrong"
     if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
         return "write the server in [idm] servers by a name that stands in its certificate"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "[idm] ca_file must be the CA that signed that server's certificate: `passrelay idm ca` fetches it"
-    if "No such file" in text:
+    if "invalid CA public key file" in text:
         return "[idm] ca_file is missing: `passrelay idm ca` fetches it"
     return f"start or reach {url}"
 
