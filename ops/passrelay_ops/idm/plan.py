@@ -135,7 +135,7 @@ def owned(attribute: str, wanted: str, stored: Iterable[str]) -> list[str]:
 def _identity(attribute: str, value: str) -> str:
     if attribute == "aci":
         found = _ACL.search(value)
-        return found[1] if found else value
+        return " ".join(found[1].split()) if found else value
     if attribute.lower() in _DEFINITIONS:
         return schema.oid(value)
     if attribute == MANAGERS:
