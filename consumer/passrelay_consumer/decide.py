@@ -24,7 +24,6 @@ NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
 
 
-_ADMINS = "cn=admins,cn=groups,"
 _CLOCKS_APART = timedelta(minutes=5)
 """Kerberos' own tolerance (RFC 4120 7.5.1): how far a marker's time may be off, which follows IdM's clock."""
 
@@ -66,11 +65,6 @@ class Entry:
         return self.marker is not None and (
             FLOOR in self.marker.flags or self.proof is None or self.proof.guid != self.marker.guid
         )
-
-    @property
-    def is_admin(self) -> bool:
-        """A member of IdM's admins: AD must never gain power over them."""
-        return any(group.startswith(_ADMINS) for group in self.groups)
 
     @property
     def kerberos(self) -> bool:

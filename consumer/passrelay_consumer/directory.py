@@ -12,6 +12,7 @@ from ldap3.utils.conv import escape_filter_chars
 
 from passrelay_consumer.connection import bind, call, close, connect, server_words
 from passrelay_consumer.decide import Entry
+from passrelay_consumer.protection import out_of_use
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_schemas.errors import ConfigurationError, MarkerError
 from passrelay_schemas.event import Account
@@ -27,6 +28,9 @@ MARKER_CLASS = "passrelayAccount"
 _STAMP = "modifyTimestamp"
 """When an entry was written last, by the clock of the server that wrote it (RFC 4512 3.4.4); whole seconds."""
 _RESOLUTION = timedelta(seconds=1)
+
+_MOST_FOUND = 8
+"""More than one is ambiguous; the others may be a user's staged, preserved and compat entries."""
 
 Changes = dict[str, list[tuple[str, list[bytes]]]]
 
@@ -141,10 +145,10 @@ class Directory:
         close(connection)
 
     def find(self, account: Account, domain: DomainSettings) -> list[Entry]:
-        """Entries below the domain's search base that the match filter hits; at most two are read."""
+        """Entries of users below the domain's search base that the match filter hits; a few at most are read."""
         base, search_filter = domain.search_base or "", match_filter(domain.match, account)
-        results = self._search(base, search_filter, "SUBTREE", self._attributes, most=2)
-        return [self._entry(dn, attributes) for dn, attributes in results]
+        results = self._search(base, search_filter, "SUBTREE", self._attributes, most=_MOST_FOUND)
+        return [self._entry(dn, attributes) for dn, attributes in results if not out_of_use(dn)]
 
     def read(self, dn: str) -> Entry | None:
         """One entry by its DN."""

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -16,6 +17,8 @@ from uuid import UUID
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
 from passrelay_consumer.directory import Directory, finish_changes, write_changes
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
+from passrelay_consumer.policy import in_plain_words
+from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
 from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
@@ -166,7 +169,7 @@ class Handler:
             began = time.monotonic()
             try:
                 # 7. Exactly one entry.
-                entry = _exactly_one(directory, event, domain)
+                entry = _exactly_one(directory, event, domain, self._idm.protected_groups)
                 # 8. Decide from the marker.
                 decision = decide(
                     event,
@@ -238,7 +241,7 @@ class Handler:
             words = _without(event.password, error.text)
             # IPA holds its policy against who is not listed: only a well server refuses the password itself.
             if error.trouble is Trouble.POLICY and self._servers.suspect(directory.url, since=time.monotonic()):
-                raise PolicyError(words) from None
+                raise PolicyError(in_plain_words(words)) from None
             raise DirectoryError(error.code, words) from None
         progress.wrote, progress.written_at = True, progress.now
         # 10. After-write: a server that expires what we set gets no more writes; then must_change.
@@ -329,14 +332,17 @@ class Handler:
         raise EntryTroubleError(reason, str(error))
 
 
-def _exactly_one(directory: Directory, event: PasswordChanged, domain: DomainSettings) -> Entry:
+def _exactly_one(
+    directory: Directory, event: PasswordChanged, domain: DomainSettings, protected_groups: Sequence[str]
+) -> Entry:
     entries = directory.find(event.account, domain)
     if not entries:
         raise EntryTroubleError(Reason.USER_MISSING, f"no entry below {domain.search_base} matches")
     if len(entries) > 1:
         raise EntryTroubleError(Reason.AMBIGUOUS, f"more than one entry below {domain.search_base} matches")
-    if entries[0].is_admin:
-        raise ProtectedError("the IdM entry is a member of admins, who are never written from AD")
+    why = protection(entries[0], protected_groups)
+    if why is not None:
+        raise ProtectedError(why)
     return entries[0]
 
 

@@ -6,12 +6,14 @@ never deleted: then anything would pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import ldap3
 
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import MARKER_CLASS, Changes, Directory
+from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_ops.markers import Whose, explain
 from passrelay_schemas.deny import denied
@@ -24,11 +26,9 @@ from passrelay_schemas.order import Order
 from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
 
 
-def check_allowed(whose: Whose, entry: Entry) -> None:
+def check_allowed(whose: Whose, entry: Entry, protected_groups: Sequence[str]) -> None:
     """SafetyError for an account that passrelay never writes: the same rules as the consumer's."""
-    why = denied(sam_account_name=whose.name, sid=None)
-    if why is None and entry.is_admin:
-        why = "member of IdM's admins, who are never written from AD"
+    why = denied(sam_account_name=whose.name, sid=None) or protection(entry, protected_groups)
     if why is not None:
         raise SafetyError(f"{entry.dn}: {why}: refused")
 

@@ -93,6 +93,12 @@ def _group(name: str) -> str:
     return name
 
 
+def _idm_group(name: str) -> str:
+    if not name.strip() or set(name) & set(',+"\\<>;=#'):
+        raise ValueError(f"{name!r} must be the group's name (cn) alone, like admins")
+    return name
+
+
 def _with_admins(groups: tuple[str, ...]) -> tuple[str, ...]:
     if "admins" not in {name.casefold() for name in groups}:
         raise ValueError('"admins" must stay in the list: AD must never gain power over IdM\'s administrators')
@@ -319,9 +325,9 @@ class IdmSettings(Section):
     """Carry AD's "must change at next logon" over as an expired password."""
     horizon_hours: Annotated[float, Field(gt=0, le=24 * 60)] = 24
     """How long an event waits for a repair of its entry before it becomes a dead letter."""
-    protected_groups: Annotated[tuple[Annotated[str, AfterValidator(_group)], ...], AfterValidator(_with_admins)] = (
-        "admins",
-    )
+    protected_groups: Annotated[
+        tuple[Annotated[str, AfterValidator(_idm_group)], ...], AfterValidator(_with_admins)
+    ] = ("admins",)
     """IdM groups (cn) whose members, also through nested groups, never get a password from AD. admins must be one."""
     initial: Literal["idm-newer-wins", "ad-wins"] = "idm-newer-wins"
     """An entry without a marker whose IdM password is younger than the AD change: keep it, or write AD's."""

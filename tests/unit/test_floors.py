@@ -179,14 +179,14 @@ def test_rebind_wants_a_real_guid_and_the_consumers_epoch() -> None:
 @pytest.mark.parametrize("user", ["krbtgt", "PC1$", "uid=krbtgt_77,cn=users,dc=test"])
 def test_accounts_that_are_never_written_get_no_floor(user: str) -> None:
     with pytest.raises(SafetyError):
-        check_allowed(Whose.parse(user), Entry(DN))
+        check_allowed(Whose.parse(user), Entry(DN), ["admins"])
 
 
-def test_members_of_admins_get_no_floor() -> None:
-    admins = frozenset({"cn=admins,cn=groups,cn=accounts,dc=test"})
-    with pytest.raises(SafetyError, match="admins"):
-        check_allowed(Whose.parse("alice"), Entry(DN, groups=admins))
-    check_allowed(Whose.parse("alice"), Entry(DN))
+def test_members_of_protected_groups_get_no_floor() -> None:
+    entry = Entry(DN, groups=frozenset({"cn=hr,cn=groups,cn=accounts,dc=test"}))
+    with pytest.raises(SafetyError, match="member of hr"):
+        check_allowed(Whose.parse("alice"), entry, ["admins", "hr"])
+    check_allowed(Whose.parse("alice"), entry, ["admins"])
 
 
 def test_a_floor_replaces_exactly_the_marker_that_was_read_and_no_password() -> None:

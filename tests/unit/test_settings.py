@@ -148,6 +148,8 @@ def test_admins_are_always_protected() -> None:
     assert idm(protected_groups=["Admins", "hr"]).protected_groups == ("Admins", "hr")
     with pytest.raises(ValidationError, match='"admins" must stay in the list'):
         idm(protected_groups=["hr"])
+    with pytest.raises(ValidationError, match=r"must be the group's name \(cn\) alone"):
+        idm(protected_groups=["admins", "cn=hr,cn=groups,cn=accounts,dc=idm"])
 
 
 # -- files and defaults ------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _put(
     views = markers.look(whose, idm, domain, idm.servers)
     server, entry = markers.first(views)
     report.servers["directory"] = server
-    floors.check_allowed(whose, entry)
+    floors.check_allowed(whose, entry, idm.protected_groups)
     old, new = entry.marker, floor(entry.marker, domain)
     report["user"], report["domain"], report["dn"] = user, domain.name, entry.dn
     report["old"], report["new"] = describe_marker(old), describe_marker(new)
