@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from passrelay_schemas.event import Kind, PasswordChanged
-from passrelay_schemas.filetime import UNITS_PER_SECOND, to_datetime
+from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime, to_datetime
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import OrderKey
 from passrelay_schemas.verdict import Reason, Verdict
@@ -18,7 +18,9 @@ IDM_NEWER = "idm_newer"
 """Superseded: the entry has no marker and its IdM password is younger than the AD change."""
 VERSION_BACK = "version_back"
 """Superseded by version, yet later by its time: a controller's clock was ahead, or AD was restored."""
-OUTDATED = frozenset({NEWER, VERSION_BACK})
+AHEAD = "ahead"
+"""Superseded in a domain without versions, by a change whose time lies beyond its own write: a clock was ahead."""
+OUTDATED = frozenset({NEWER, VERSION_BACK, AHEAD})
 """Superseded by a newer event of AD."""
 NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
@@ -149,7 +151,7 @@ def decide(
     if event.kind is Kind.EXPIRE:
         return _expire(key, entry, marker, known)
     if key < known.key:
-        return Settled(Verdict.SUPERSEDED, VERSION_BACK if _version_back(key, known) else NEWER)
+        return Settled(Verdict.SUPERSEDED, _outdated_because(key, known))
     if key > known.key or entry.torn or (times_kept and entry.password_removed):
         return Write()
     if event.must_change and carries and MUST_CHANGE_DONE not in marker.flags:
@@ -181,9 +183,16 @@ def _not_comparable(event: PasswordChanged, key: OrderKey, marker: Marker, epoch
     return None
 
 
-def _version_back(key: OrderKey, known: Marker) -> bool:
-    later = (key.changed_at - known.changed_at) / UNITS_PER_SECOND
-    return key.epoch == known.epoch and key.kvno < known.kvno and later > _CLOCKS_APART.total_seconds()
+def _outdated_because(key: OrderKey, known: Marker) -> str:
+    apart = int(_CLOCKS_APART.total_seconds()) * UNITS_PER_SECOND
+    if key.epoch != known.epoch:
+        return NEWER
+    if key.kvno < known.kvno:
+        return VERSION_BACK if key.changed_at > known.changed_at + apart else NEWER
+    if known.kvno:
+        return NEWER
+    written_at = from_datetime(datetime.fromisoformat(known.applied_at))
+    return AHEAD if known.changed_at > written_at + apart else NEWER
 
 
 def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from passrelay_consumer.brake import Brake
-from passrelay_consumer.decide import IDM_NEWER, VERSION_BACK
+from passrelay_consumer.decide import AHEAD, IDM_NEWER, VERSION_BACK
 from passrelay_consumer.disposition import Again, Disposition, Dropped, Later, Settled
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Outcome
@@ -29,6 +29,11 @@ _VERSION_BACK_REPAIR = (
     "AD's version of the password is lower than IdM has, its time is later: if AD, or its only controller, was "
     "restored, raise the [[domain]] epoch (docs/runbooks/restores.md), or nobody's new password will count; if a "
     "controller's clock was ahead, nothing"
+)
+
+_AHEAD_REPAIR = (
+    "an earlier change of this account has a time in the future, so nothing counts until then: set the source's clock, "
+    "`passrelay idm marker reset USER --changed-at T` with a T before this change, and send the line again"
 )
 
 
@@ -59,6 +64,8 @@ class Ledger:
             self._log.warning(Action.IDM_NEWER, **fields, repair=_IDM_NEWER_REPAIR)
         elif outcome.reason == VERSION_BACK:
             self._log.warning(Action.VERSION_BACK, **fields, repair=_VERSION_BACK_REPAIR)
+        elif outcome.reason == AHEAD:
+            self._log.warning(Action.AHEAD, **fields, repair=_AHEAD_REPAIR)
         else:
             self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, server=outcome.server)
         if not self._brake.pulled_by(outcome):

@@ -45,6 +45,7 @@ class Action(StrEnum):
     UNSETTLED = "unsettled"
     IDM_NEWER = "idm_newer"
     VERSION_BACK = "version_back"
+    AHEAD = "ahead"
     CLOCK_OFF = "clock_off"
     INTERNAL_ERROR = "internal_error"
 

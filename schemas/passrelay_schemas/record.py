@@ -33,7 +33,7 @@ class Record(BaseModel):
     domain: str | None = None
     verdict: Verdict
     reason: str | None = None
-    """For dead: one of Reason. For superseded: "newer", "version_back", "idm_newer" or "not_carried"."""
+    """For dead: one of Reason. For superseded: "newer", "version_back", "ahead", "idm_newer" or "not_carried"."""
     server: str | None = None
     attempts: Count = 0
     replays: Count = 0

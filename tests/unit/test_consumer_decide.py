@@ -11,7 +11,7 @@ import pytest
 
 from passrelay_consumer.decide import Decision, Entry, Finish, Refuse, Settled, Write, decide
 from passrelay_schemas.event import Kind
-from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import OrderKey, rank
 from passrelay_schemas.verdict import Reason, Verdict
@@ -62,6 +62,15 @@ def test_a_lower_version_with_a_later_time_is_told_apart() -> None:
     assert decided(MARKER, kvno=6, changed_at=CHANGED_AT + hour // 60) == SUPERSEDED
     assert decided(MARKER, kvno=7, changed_at=CHANGED_AT - hour) == SUPERSEDED
     assert decided(replace(MARKER, epoch=1), epoch=1, kvno=6, changed_at=CHANGED_AT + hour) == SUPERSEDED
+
+
+def test_what_a_change_from_the_future_shuts_out_is_told_apart() -> None:
+    written = from_datetime(datetime.fromisoformat(AT))
+    hour = 3600 * UNITS_PER_SECOND
+    future = Marker(0, 0, written + hour, GUID, EVENT_ID, AT)
+    assert decided(future, kvno=0, changed_at=written) == Settled(Verdict.SUPERSEDED, "ahead")
+    assert decided(replace(future, changed_at=written + hour // 60), kvno=0, changed_at=written) == SUPERSEDED
+    assert decided(replace(future, kvno=7), kvno=7, changed_at=written) == SUPERSEDED
 
 
 @pytest.mark.parametrize("kvno", [1, 7, 99])

@@ -341,6 +341,16 @@ class TestSource:
         assert times == sorted(set(times))
         assert times[-2] == NOW + 36_000_000_000  # a clock that went on is followed again
 
+    def test_a_line_without_a_time_comes_after_one_that_had_its_own(
+        self, pipe: Callable[..., Pipe], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filetime, "now", lambda: NOW)
+        lines = pipe()
+        lines.send(hr_line(changed_at=NOW + 36_000_000_000), hr_line())
+        lines.end()
+        times = [event.changed_at for page in lines.pages for event in page.events]
+        assert times == [NOW + 36_000_000_000, NOW + 36_000_000_001]
+
     def test_a_clock_that_went_back_by_days_is_told_to_the_sender(
         self, pipe: Callable[..., Pipe], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -145,7 +145,10 @@ class StdinSource:
     def _parse(self, line: bytes | None) -> PasswordChanged:
         if line is None:
             raise TooLargeError(f"line: more than {limits.MAX_LINE_BYTES} bytes")
-        return parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time, filters=self._filter)
+        event = parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time, filters=self._filter)
+        if event.kvno == 0:  # in a domain ordered by time what follows without a time of its own comes after this
+            self._last_time = max(self._last_time, event.changed_at)
+        return event
 
     def _next_time(self) -> int:
         """Now, but later than ever before with this spool: the later line wins, whatever the clock does."""
