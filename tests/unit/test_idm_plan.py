@@ -138,6 +138,12 @@ def test_every_name_in_the_templates_is_filled_in() -> None:
     assert target["force-include"] == {"ops/idm": str(beside)}
 
 
+def test_each_place_with_users_gets_its_rules() -> None:
+    wanted = templates.wanted(replace(SITE, search_bases=(BASE, f"ou=people,{SUFFIX}")))
+    ruled = [record.dn for record in wanted.tree if record.kind == "modify"]
+    assert ruled == [BASE, f"ou=people,{SUFFIX}", SITE.probe_dn]
+
+
 def test_the_password_is_never_a_value() -> None:
     values = [value for record in WANTED.tree for change in record.changes for value in change.values]
     assert [value for value in values if isinstance(value, FromFile)] == [FromFile(SITE.password_file)] * 2

@@ -40,7 +40,7 @@ def plan(site: Site, wanted: Wanted, views: Sequence[View], *, marked: int, mark
             "takes them off (stop every consumer first)"
         )
     if kept and wanted.schema:
-        stays.append("the schema: those entries use it, and a server would not object to being left without it")
+        stays.append("the schema: those entries use it, and without it nobody could change them any more")
     elif wanted.schema and unusable:
         stays.append(f"the schema: {', '.join(unusable)} cannot be used now and would give it back to the others")
     stays += [
