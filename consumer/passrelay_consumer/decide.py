@@ -26,8 +26,10 @@ NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
 
 
+_OWN_WRITE = timedelta(seconds=10)
+"""krbLastPwdChange and applied_at are of the server's own clock: further apart they are of two writes."""
 _CLOCKS_APART = timedelta(minutes=5)
-"""Kerberos' own tolerance (RFC 4120 7.5.1): how far a marker's time may be off, which follows IdM's clock."""
+"""Kerberos' own tolerance (RFC 4120 7.5.1): times further apart are of a clock that is off."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:
     # An administrator's reset in IdM expires a password too; that one is his and stays.
     if not entry.expired_at_once or entry.last_change is None or MUST_CHANGE_DONE in marker.flags:
         return False
-    return abs(entry.last_change - datetime.fromisoformat(marker.applied_at)) <= _CLOCKS_APART
+    return abs(entry.last_change - datetime.fromisoformat(marker.applied_at)) <= _OWN_WRITE
 
 
 def _first(event: PasswordChanged, entry: Entry, *, idm_newer_wins: bool) -> Decision:

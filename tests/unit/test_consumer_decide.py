@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +27,9 @@ DUPLICATE = Settled(Verdict.DUPLICATE)
 def decided(
     marker: Marker | None, *, event_id: UUID = OTHER, key_epoch: int = 0, epoch: int | None = None, **changes: Any
 ) -> Decision:
-    known = {name: changes.pop(name) for name in ("last_change", "proof", "times_kept") if name in changes}
+    known = {
+        name: changes.pop(name) for name in ("last_change", "expiration", "proof", "times_kept") if name in changes
+    }
     times_kept, principal = known.pop("times_kept", False), changes.pop("principal", True)
     change = event(None if changes.get("kind") is Kind.EXPIRE else "Kanarie7-x", **changes)
     entry = Entry("uid=alice", marker, object_classes=frozenset({"krbprincipalaux"}), principal=principal, **known)
@@ -157,6 +159,14 @@ def test_a_preserved_and_undeleted_user_gets_the_password_back(marker: Marker, e
     # A server without IPA's plugin keeps no times, and the plugin none without a principal, which says nothing.
     assert decided(MARKER, event_id=event_id, times_kept=True, principal=False) == DUPLICATE
     assert decided(MARKER, event_id=event_id) == DUPLICATE
+
+
+@pytest.mark.parametrize(("seconds", "decision"), [(2, Write()), (60, DUPLICATE)], ids=["ours", "an administrator's"])
+def test_only_what_expired_with_our_own_write_is_written_again(seconds: int, decision: Decision) -> None:
+    moment = datetime.fromisoformat(AT) + timedelta(seconds=seconds)
+    expired = {"last_change": moment, "expiration": moment - timedelta(seconds=1)}
+    assert decided(MARKER, event_id=EVENT_ID, **expired) == decision
+    assert decided(MARKER, event_id=OTHER, **expired) == DUPLICATE
 
 
 def test_must_change_is_finished_once() -> None:
