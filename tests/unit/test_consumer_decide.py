@@ -164,7 +164,7 @@ def test_a_preserved_and_undeleted_user_gets_the_password_back(marker: Marker, e
 @pytest.mark.parametrize(("seconds", "decision"), [(2, Write()), (60, DUPLICATE)], ids=["ours", "an administrator's"])
 def test_only_what_expired_with_our_own_write_is_written_again(seconds: int, decision: Decision) -> None:
     moment = datetime.fromisoformat(AT) + timedelta(seconds=seconds)
-    expired = {"last_change": moment, "expiration": moment - timedelta(seconds=1)}
+    expired: dict[str, Any] = {"last_change": moment, "expiration": moment - timedelta(seconds=1)}
     assert decided(MARKER, event_id=EVENT_ID, **expired) == decision
     assert decided(MARKER, event_id=OTHER, **expired) == DUPLICATE
 
