@@ -233,7 +233,7 @@ class Relay:
         )
         return self._add(Service(name, ["consumer", "run"], config, self.folder / f"{name}.log"))
 
-    def _producer_config(self, name: str, source: dict[str, Any]) -> Path:
+    def _producer_config(self, name: str, source: dict[str, Any], filters: dict[str, Any] | None = None) -> Path:
         return self.write_config(
             name,
             {
@@ -241,6 +241,7 @@ class Relay:
                 "spool": {"path": self.spool(name)},
                 "keys": {"directory": self.enrolment.producer_keys(name)},
                 "source": source,
+                "filter": filters or {},
                 "metrics": {"listen": "127.0.0.1:0"},
                 "log": {"level": self.log_level},
                 "domain": [
@@ -257,9 +258,11 @@ class Relay:
         self._add(producer)
         return producer
 
-    def samba_producer(self, name: str, samba: dict[str, Any], *, start_from: str = "now") -> Service:
+    def samba_producer(
+        self, name: str, samba: dict[str, Any], *, start_from: str = "now", filters: dict[str, Any] | None = None
+    ) -> Service:
         """A producer on a domain controller, initialised, not started."""
-        config = self._producer_config(name, {"samba": samba})
+        config = self._producer_config(name, {"samba": samba}, filters)
         self.passrelay("producer", "init", "--from", start_from, "--config", config)
         return self._add(Service(name, ["producer", "run"], config, self.folder / f"{name}.log"))
 
