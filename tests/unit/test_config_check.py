@@ -101,6 +101,33 @@ FAULTS: list[tuple[str, Callable[[Document], object], tuple[str, ...]]] = [
     ("producer", lambda file: file["source"]["samba"].update(gpg_key_file="/nowhere"), ("gpg_key_file", "/nowhere")),
     ("producer", lambda file: file["source"]["samba"].update(ldapi_path="/nowhere"), ("ldapi_path", "samba running")),
     ("producer", lambda file: file["spool"].update(path="/nowhere/spool"), ("spool.path", "/nowhere", "make it")),
+    (
+        "producer",
+        lambda file: file.update(filter={"exclude_patterns": ["*"]}),
+        ("filter.exclude_patterns", "everybody"),
+    ),
+    (
+        "producer",
+        lambda file: file.update(filter={"include_ous": ["Berlin"]}),
+        ("filter.include_ous", "'Berlin'", "DN"),
+    ),
+    (
+        "producer",
+        lambda file: file.update(filter={"include_groups": ["a"], "exclude_groups": ["A"]}),
+        ("filter", "include_groups and in exclude_groups", "remove one"),
+    ),
+    (
+        "producer",
+        lambda file: file.update(
+            source={"stdin": {}}, filter={"exclude_groups": ["a"]}, domain=[{"name": "hr.example", "order": "time"}]
+        ),
+        ("[filter]", "exclude_patterns only", "remove"),
+    ),
+    (
+        "consumer",
+        lambda file: file["idm"].update(protected_groups=["hr"]),
+        ("idm.protected_groups", "admins", "must stay"),
+    ),
     ("ops", lambda file: file["broker"].update(url="amqp://10.1.2.3/x"), ("broker", "10.1.2.3", "use amqps://")),
     ("ops", lambda file: file["broker"].pop("ca_file"), ("ca_file is needed",)),
     ("ops", lambda file: file["broker"].pop("key_file"), ("belong together",)),

@@ -1,4 +1,4 @@
-"""An account as one search of the domain controller shows it: for the filter alone, or with its secrets."""
+"""An account as one search of the domain controller shows it: for the filter alone, or with its secrets; and groups."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from passrelay_producer.filters import Subject
 
 EXTENDED_DN = ("1.2.840.113556.1.4.529", True, b"\x30\x03\x02\x01\x01")
 """Every DN comes as `<GUID=...>;<SID=...>;CN=...` ([MS-ADTS] 3.1.1.3.4.1.5): memberOf tells the groups' SIDs."""
+IDENTITY = ["objectGUID", "objectSid", "objectClass"]
 LISTED = [
     "objectGUID",
     "objectSid",
@@ -32,6 +33,16 @@ SECRET = [
     "replPropertyMetaData",
 ]
 _EXTENDED = re.compile(rb"(?:<GUID=[^>]*>;)?(?:<SID=(?P<sid>[^>]*)>;)?(?P<dn>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A group, OU or user: what its identity needs."""
+
+    guid: UUID
+    dn: str
+    sid: str | None
+    user: bool
 
 
 class UnreadableError(Exception):
@@ -76,12 +87,24 @@ def reading(entry: Mapping[str, Any]) -> Reading:
         )
 
 
-def plain_dn(raw: bytes) -> str:
+def found(entry: Mapping[str, Any]) -> Found:
+    """The object of a search result with IDENTITY under EXTENDED_DN."""
+    values = entry["raw_attributes"]
+    sid = _first(values.get("objectSid"))
+    return Found(
+        guid=UUID(bytes_le=values["objectGUID"][0]),
+        dn=_plain_dn(entry["raw_dn"]),
+        sid=None if sid is None else _sid_text(sid),
+        user=b"user" in values["objectClass"],
+    )
+
+
+def _plain_dn(raw: bytes) -> str:
     """The DN without what EXTENDED_DN put before it."""
     return _EXTENDED.fullmatch(raw)["dn"].decode("utf-8", "surrogateescape")  # type: ignore[index]  # matches anything
 
 
-def sid_text(sid: bytes) -> str:
+def _sid_text(sid: bytes) -> str:
     """A binary SID as S-1-... ([MS-DTYP] 2.4.2.1)."""
     authority = int.from_bytes(sid[2:8], "big")
     return "-".join(map(str, ("S", sid[0], authority, *struct.unpack(f"<{sid[1]}I", sid[8:]))))
@@ -90,7 +113,7 @@ def sid_text(sid: bytes) -> str:
 def _common(entry: Mapping[str, Any]) -> dict[str, Any]:
     values = entry["raw_attributes"]
     sid = _first(values.get("objectSid"))
-    text = None if sid is None else sid_text(sid)
+    text = None if sid is None else _sid_text(sid)
     groups = {_group_sid(raw) for raw in values.get("memberOf") or ()}
     primary = _first(values.get("primaryGroupID"))
     if text is not None and primary is not None:
@@ -102,7 +125,7 @@ def _common(entry: Mapping[str, Any]) -> dict[str, Any]:
         "sam_account_name": _text(values.get("sAMAccountName")) or "",
         "admin_count": _number(values.get("adminCount")),
         "user_account_control": _number(values.get("userAccountControl")),
-        "dn": plain_dn(entry["raw_dn"]),
+        "dn": _plain_dn(entry["raw_dn"]),
         "groups": frozenset(groups),
     }
 

@@ -23,15 +23,16 @@ from ldap3.utils.dn import parse_dn
 from passrelay_producer.metadata import last_write
 from passrelay_producer.sources.samba_account import (
     EXTENDED_DN,
+    IDENTITY,
     LISTED,
     SECRET,
+    Found,
     Listed,
     Reading,
     UnreadableError,
+    found,
     listed,
-    plain_dn,
     reading,
-    sid_text,
 )
 from passrelay_schemas.errors import UnavailableError
 
@@ -63,16 +64,6 @@ class Changes:
     items: Sequence[Change]
     cookie: bytes
     more: bool
-
-
-@dataclass(frozen=True)
-class Found:
-    """A group, OU or user: what its identity needs."""
-
-    guid: UUID
-    dn: str
-    sid: str | None
-    user: bool
 
 
 class SambaDirectory:
@@ -158,8 +149,8 @@ class SambaDirectory:
         return self._found(f"(&(uSNChanged>={since}){_any(classes)})", [_SHOW_DELETED])
 
     def _found(self, search_filter: str, controls: Sequence[Any] = ()) -> list[Found]:
-        entries = self._paged(search_filter, ["objectGUID", "objectSid", "objectClass"], [*controls, EXTENDED_DN])
-        return [_object(entry) for entry in entries]
+        entries = self._paged(search_filter, IDENTITY, [*controls, EXTENDED_DN])
+        return [found(entry) for entry in entries]
 
     def users(self, sam_account_name: str | None) -> Iterator[UUID]:
         """The GUIDs of one user or of all."""
@@ -242,14 +233,3 @@ class SambaDirectory:
 
 def _any(classes: str) -> str:
     return f"(|{''.join(f'(objectClass={name})' for name in classes.split())})"
-
-
-def _object(entry: dict[str, Any]) -> Found:
-    values = entry["raw_attributes"]
-    sid = values.get("objectSid")
-    return Found(
-        guid=UUID(bytes_le=values["objectGUID"][0]),
-        dn=plain_dn(entry["raw_dn"]),
-        sid=sid_text(sid[0]) if sid else None,
-        user=b"user" in values["objectClass"],
-    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from passrelay_producer.filters import Filter, Rule
-from passrelay_producer.sources.samba_directory import Found, SambaDirectory
+from passrelay_producer.sources.samba_account import Found
+from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.settings import FilterSettings
 
