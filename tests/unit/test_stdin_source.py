@@ -346,10 +346,12 @@ class TestSource:
     ) -> None:
         monkeypatch.setattr(filetime, "now", lambda: NOW)
         lines = pipe()
-        lines.send(hr_line(changed_at=NOW + 36_000_000_000), hr_line())
+        minute, hour = 60 * filetime.UNITS_PER_SECOND, 3600 * filetime.UNITS_PER_SECOND
+        lines.send(hr_line(changed_at=NOW + minute), hr_line(), hr_line(changed_at=NOW + hour), hr_line())
         lines.end()
         times = [event.changed_at for page in lines.pages for event in page.events]
-        assert times == [NOW + 36_000_000_000, NOW + 36_000_000_001]
+        # An hour ahead is that line's own trouble: it does not spread to every account.
+        assert times == [NOW + minute, NOW + minute + 1, NOW + hour, NOW + minute + 2]
 
     def test_a_clock_that_went_back_by_days_is_told_to_the_sender(
         self, pipe: Callable[..., Pipe], monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,8 @@ _CHUNK_BYTES = 65536
 """What a Linux pipe holds."""
 _CHUNKS_AHEAD = 4
 _STOP_SECONDS = 0.2
+_BELIEVED = 300 * filetime.UNITS_PER_SECOND
+"""A given time further ahead is one account's trouble (consumers warn: `ahead`); no other line takes its own from it."""
 _LAST_TIME = "last_time"
 """The cursor's key: the last time that was given to a line, FILETIME."""
 
@@ -146,7 +148,8 @@ class StdinSource:
         if line is None:
             raise TooLargeError(f"line: more than {limits.MAX_LINE_BYTES} bytes")
         event = parse_line(line, self._domains, now=filetime.now(), next_time=self._next_time, filters=self._filter)
-        if event.kvno == 0:  # in a domain ordered by time what follows without a time of its own comes after this
+        if event.kvno == 0 and event.changed_at <= filetime.now() + _BELIEVED:
+            # In a domain ordered by time what follows without a time of its own comes after this.
             self._last_time = max(self._last_time, event.changed_at)
         return event
 
