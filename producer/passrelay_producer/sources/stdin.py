@@ -34,7 +34,7 @@ _CHUNK_BYTES = 65536
 _CHUNKS_AHEAD = 4
 _STOP_SECONDS = 0.2
 _BELIEVED = 300 * filetime.UNITS_PER_SECOND
-"""A given time further ahead is one account's trouble (consumers warn: `ahead`); no other line takes its own from it."""
+"""A given time further ahead is one account's trouble (consumers warn: `ahead`): no other line follows it."""
 _LAST_TIME = "last_time"
 """The cursor's key: the last time that was given to a line, FILETIME."""
 
