@@ -251,6 +251,8 @@ def test_managers_are_added_in_the_spelling_that_counts_and_removed_in_every_one
     both = applied(view, [Record(PLUGIN_DN, "modify", (Change("add", MANAGERS, (SERVICE.upper(),)),))])
     [step] = to_remove(SERVICE, [both])
     assert step.record.changes == (Change("delete", MANAGERS, (spelled, SERVICE.upper())),)
+    good = applied(view, [Record(PLUGIN_DN, "modify", (Change("add", MANAGERS, (SERVICE,)),))])
+    assert to_add(SERVICE, [good]) == [], "the other spelling beside it does nothing"
     assert to_add("uid=x,dc=y", [view]) == to_remove("uid=z,dc=y", [view]) == []
 
 

@@ -66,7 +66,7 @@ def _pin(report: Report, idm: IdmSettings, authority: Authority, compared: str |
         written = report["written"] = pin(idm.ca_file, authority, compared)
         report.progress(f"{idm.ca_file}: {'written' if written else 'holds it already'}")
         return
-    known = idm.ca_file.exists() and pinned(idm.ca_file) == {fingerprint(one) for one in authority.certificates}
+    known = idm.ca_file.exists() and {fingerprint(one) for one in authority.certificates} <= pinned(idm.ca_file)
     if known:
         report.progress(f"{idm.ca_file}: holds it already")
     else:

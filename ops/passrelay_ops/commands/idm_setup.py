@@ -66,7 +66,7 @@ def setup(
     """Give IdM passrelay's schema, accounts, access rules and its place among the password managers.
 
     Without --yes it prints what is missing as LDIF, to be read, and to be applied with ldapmodify if you like. What is
-    there already is not touched. Accounts and rules are written on the first server that answers, and replicate.
+    there already is not touched. Accounts and rules are written on one server, and replicate.
     """
     with Report("idm", as_json=as_json) as report:
         if markers and not take_back:
@@ -103,7 +103,7 @@ def _set_up(
     made = False
     say_plan(report, steps, nothing="nothing is missing")
     if yes and steps:
-        made = setting_up.needs_password(site, views[0]) and password_file.ensure(site.password_file)
+        made = setting_up.needs_password(site, views) and password_file.ensure(site.password_file)
         if made:
             report.progress(f"made {site.password_file} with the service account's new password; consumers need a copy")
             if hint := owner_hint(site.password_file):
@@ -134,8 +134,7 @@ def _take_back(
     markers: bool,
     yes: bool,
 ) -> None:
-    usable = [view for view in views if view.unusable is None]
-    urls = [view.server for view in usable]
+    urls = [view.server for view in views if view.unusable is None]
     with work.servers(idm, login) as connection:
         marked = len(undo.find_carriers(urls[0], connection, site))
         plan = undo.plan(site, needed, views, marked=marked, markers_too=markers)

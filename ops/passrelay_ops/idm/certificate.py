@@ -95,7 +95,7 @@ def _fault(url: str, idm: IdmSettings, pem: bytes) -> str | None:
 
 
 def pin(path: Path, authority: Authority, compared: str | None) -> bool:
-    """Write ca_file, unless it holds the same certificates already: then False.
+    """Write ca_file, unless it holds these certificates already: then False.
 
     `compared` is the fingerprint that somebody compared: SafetyError when the server shows another. A file with other
     certificates is never overwritten.
@@ -106,12 +106,14 @@ def pin(path: Path, authority: Authority, compared: str | None) -> bool:
             f"--fingerprint {compared:.100}: {authority.server} shows {', '.join(shown)}: nothing was pinned"
         )
     if path.exists():
-        if pinned(path) == set(shown):
+        if set(shown) <= pinned(path):
             return False
         raise SafetyError(f"[idm] ca_file {path}: holds another CA: find out why, and move that file away first")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(handle, "wb") as file:
+            # Whatever the umask: consumers run as another account, and nothing in it is secret.
+            os.fchmod(handle, 0o644)
             file.write(authority.pem)
     except OSError as error:
         raise ConfigurationError(
@@ -133,4 +135,5 @@ def pinned(path: Path) -> set[str]:
 
 
 def _digits(text: str) -> str:
-    return "".join(sign for sign in text.upper().removeprefix("SHA256:") if sign in "0123456789ABCDEF")
+    """The hexadecimal digits, also of the whole line that openssl prints."""
+    return "".join(sign for sign in text.rpartition("=")[2].upper() if sign in "0123456789ABCDEF")

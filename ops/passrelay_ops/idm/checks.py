@@ -12,7 +12,6 @@ from passrelay_ops.idm.plan import missing
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
 from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, SCHEMA_DN, View
-from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.settings import OWN_MARKER, OWN_PROOF
 
 SETUP = "`passrelay idm setup --yes`"
@@ -27,14 +26,12 @@ def rows(site: Site, wanted: Wanted, view: View) -> list[Row]:
             *_up_to(view),
             *(_row(view, check, Result.UNKNOWN, "the server could not be read") for check in _AFTER_BIND),
         ]
-    tree = {folded(record.dn): [one for one in wanted.tree if one.dn == record.dn] for record in wanted.tree}
-    service, probe = (tree[folded(dn)][:1] for dn in (site.service_dn, site.probe_dn))
-    access = [record for record in wanted.tree if record.kind == "modify"]
+    service, probe, *access = wanted.tree
     return [
         *_up_to(view),
         _schema(site, wanted, view),
-        _present(view, "idm.account", service),
-        _present(view, "idm.probe", probe),
+        _present(view, "idm.account", [service]),
+        _present(view, "idm.probe", [probe]),
         _present(view, "idm.access", access),
         _managers(wanted, view),
         _login(site, view),

@@ -29,10 +29,19 @@ class Step:
     record: Record
 
 
+def home(wanted: Wanted, views: Sequence[View]) -> View:
+    """Where accounts and rules are written: the first server that has one of the accounts, else the first.
+
+    An account that replication has not brought yet must not be added a second time: the two would meet as a conflict.
+    """
+    accounts = [record.dn for record in wanted.tree if record.kind == "add"]
+    return next((view for view in views if any(view.entry(dn) is not None for dn in accounts)), views[0])
+
+
 def to_set_up(wanted: Wanted, views: Sequence[View]) -> list[Step]:
-    """Every step that is missing; the views are of usable servers, the first of which takes the tree."""
+    """Every step that is missing; the views are of usable servers."""
     steps: list[Step] = []
-    for records, where in ((wanted.schema, views), (wanted.tree, views[:1]), (wanted.managers, views)):
+    for records, where in ((wanted.schema, views), (wanted.tree, [home(wanted, views)]), (wanted.managers, views)):
         steps += grouped((view.server, missing(record, view)) for record in records for view in where)
     return steps
 
@@ -40,7 +49,7 @@ def to_set_up(wanted: Wanted, views: Sequence[View]) -> list[Step]:
 def to_take_back(wanted: Wanted, views: Sequence[View]) -> tuple[list[Step], list[Step]]:
     """Every step back, and apart from them those for the schema: nothing is removed that something else still uses."""
     steps: list[Step] = []
-    for records, where in ((wanted.managers, views), (wanted.tree, views[:1])):
+    for records, where in ((wanted.managers, views), (wanted.tree, [home(wanted, views)])):
         steps += grouped((view.server, made(record, view)) for record in reversed(records) for view in where)
     # The rules on an entry go with it.
     deleted = {step.record.dn for step in steps if step.record.kind == "delete"}
@@ -67,11 +76,9 @@ def missing(record: Record, view: View) -> Record | None:
             return record
         changes = [change for wanted in record.changes for change in _completed(wanted, stored)]
     else:
-        changes = [
-            change
-            for wanted in record.changes
-            for change in _corrected(wanted, view.values(record.dn, wanted.attribute))
-        ]
+        changes = []
+        for wanted in record.changes:
+            changes += _corrected(wanted, view.values(record.dn, wanted.attribute))
     return Record(record.dn, "modify", tuple(changes), record.comment) if changes else None
 
 
@@ -97,8 +104,9 @@ def _corrected(wanted: Change, stored: Sequence[str]) -> list[Change]:
         ours = owned(wanted.attribute, value, stored)
         good = [one for one in ours if _same(wanted.attribute, value, one)]
         added += [] if good else [value]
-        # A definition is replaced by adding it anew; one that a class uses could not be deleted.
-        if wanted.attribute.lower() not in _DEFINITIONS:
+        # A definition is replaced by adding it anew; one that a class uses could not be deleted. A manager's other
+        # spelling beside the good one does nothing.
+        if wanted.attribute.lower() not in _DEFINITIONS and not (good and wanted.attribute == MANAGERS):
             removed += [one for one in ours if one not in good]
     changes = []
     if removed:

@@ -45,7 +45,7 @@ def check_possible(site: Site, views: Sequence[View]) -> None:
 
 def plan(site: Site, wanted: Wanted, views: Sequence[View]) -> list[Step]:
     """The steps; ConfigurationError when the account is there and its password is not."""
-    if not needs_password(site, views[0]) and not site.password_file.exists():
+    if not needs_password(site, views) and not site.password_file.exists():
         raise ConfigurationError(
             f"[idm] password_file {site.password_file}: missing, but {site.service_dn} exists: "
             f"{new_password(site, views[0].server)}"
@@ -53,6 +53,6 @@ def plan(site: Site, wanted: Wanted, views: Sequence[View]) -> list[Step]:
     return to_set_up(wanted, views)
 
 
-def needs_password(site: Site, view: View) -> bool:
-    """The service account is still to be made."""
-    return view.entry(site.service_dn) is None
+def needs_password(site: Site, views: Sequence[View]) -> bool:
+    """The service account is still to be made: no server has it."""
+    return all(view.entry(site.service_dn) is None for view in views)

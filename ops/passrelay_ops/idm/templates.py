@@ -30,7 +30,7 @@ class Wanted:
     schema: tuple[Record, ...]
     """On every server. It replicates too, but only together with a change of an entry."""
     tree: tuple[Record, ...]
-    """On one server; replication carries it."""
+    """On one server; replication carries it. Service account, probe, then what they may do."""
     managers: tuple[Record, ...]
     """On every server with IPA's password plugin, because cn=config is not replicated."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from passrelay_ops.idm import work
 from passrelay_ops.idm.carriers import carriers
 from passrelay_ops.idm.ldif import Record
-from passrelay_ops.idm.plan import Step, made, to_take_back
+from passrelay_ops.idm.plan import Step, home, made, to_take_back
 from passrelay_ops.idm.server import Server
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
@@ -43,10 +43,11 @@ def plan(site: Site, wanted: Wanted, views: Sequence[View], *, marked: int, mark
         stays.append("the schema: those entries use it, and without it nobody could change them any more")
     elif wanted.schema and unusable:
         stays.append(f"the schema: {', '.join(unusable)} cannot be used now and would give it back to the others")
+    where = home(wanted, usable)
     stays += [
         f"{record.dn}: passrelay idm setup has not made it"
         for record in wanted.tree
-        if record.kind == "add" and usable[0].entry(record.dn) is not None and made(record, usable[0]) is None
+        if record.kind == "add" and where.entry(record.dn) is not None and made(record, where) is None
     ]
     steps, schema_steps = to_take_back(wanted, usable)
     return Undo(tuple(steps), () if kept or unusable else tuple(schema_steps), tuple(stays))
@@ -77,7 +78,7 @@ def take_back(
     late = [view.server for view in work.settle(lambda: [look(url) for url in urls], gone) if not gone(view)]
     if late:
         raise UnavailableError(
-            f"{', '.join(late)}: what was removed at {urls[0]} is still there: repair replication, then run it again"
+            f"{', '.join(late)}: what was removed elsewhere is still there: repair replication, then run it again"
         )
     if plan.schema_steps:
         _take_schema(site, wanted, urls, connection, look)

@@ -96,7 +96,7 @@ def unusable(url: str, login: Login, error: DirectoryError) -> Row:
 
 def _way_to(url: str, text: str) -> str:
     """The repair for what OpenSSL or ldap3 says about a connection."""
-    if "expired" in text or "not yet valid" in text:
+    if "has expired" in text or "not yet valid" in text:
         return "renew that server's certificate, or set the clock that is wrong"
     if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
         return "write the server in [idm] servers by a name that stands in its certificate"
