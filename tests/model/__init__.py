@@ -1,0 +1,1 @@
+"""The protocol as a model that spin searches to its end: docs/order.md."""
