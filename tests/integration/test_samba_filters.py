@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -51,12 +51,12 @@ def filters(**lists: Any) -> FilterSettings:
 
 
 class Site:
-    """One controller, its organisation and a source with a filter."""
+    """One controller, its organisation, and a source with a filter that goes on running."""
 
     def __init__(self, controller: DomainController, organisation: Organisation, **lists: Any) -> None:
         self.controller = controller
         self.organisation = organisation
-        self.capture = Capture(controller, filters=filters(**lists)).initialise()
+        self.capture = Capture(controller, filters=filters(**lists)).initialise().stay_connected()
 
     def change(self, sam: str) -> str:
         password = canary_password()
@@ -85,17 +85,31 @@ class Site:
         assert self.rule(sam) is None
 
 
+@pytest.fixture
+def site(controller: DomainController, organisation: Organisation) -> Iterator[Callable[..., Site]]:
+    """Make sites with these lists; their connections end with the test."""
+    made: list[Site] = []
+
+    def make(**lists: Any) -> Site:
+        made.append(Site(controller, organisation, **lists))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.capture.close()
+
+
 def test_members_of_nested_groups_are_captured_and_others_left_out(
-    controller: DomainController, organisation: Organisation
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
 ) -> None:
     for name in ("direct", "deep", "stranger", "svc-night"):
         controller.add_user(name, canary_password())
     organisation.join("staff", "direct")
     organisation.join("owls", "deep", "svc-night")
-    site = Site(controller, organisation, include_groups=["Staff"], exclude_patterns=["SVC-*"])
-    passwords = {name: site.change(name) for name in ("direct", "deep", "stranger", "svc-night")}
-    site.catch_up()
-    events = site.capture.notebook.events
+    running = site(include_groups=["Staff"], exclude_patterns=["SVC-*"])
+    passwords = {name: running.change(name) for name in ("direct", "deep", "stranger", "svc-night")}
+    running.catch_up()
+    events = running.capture.notebook.events
     captured = {event.account.sam_account_name: password_of(event) for event in events}
     assert {name: captured.get(name) for name in passwords} == {
         "direct": passwords["direct"],
@@ -103,73 +117,85 @@ def test_members_of_nested_groups_are_captured_and_others_left_out(
         "stranger": None,
         "svc-night": None,
     }
-    assert site.rule("stranger") is Rule.NOT_INCLUDED
-    assert site.rule("svc-night") is Rule.EXCLUDE_PATTERN
+    assert running.rule("stranger") is Rule.NOT_INCLUDED
+    assert running.rule("svc-night") is Rule.EXCLUDE_PATTERN
 
 
-def test_a_primary_group_counts_and_exclusion_wins(controller: DomainController, organisation: Organisation) -> None:
+def test_a_primary_group_counts_and_exclusion_wins(
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
+) -> None:
     for name in ("prima", "both"):
         controller.add_user(name, canary_password())
     organisation.join("owls", "prima", "both")
     organisation.primary("prima", "owls")
     organisation.join("visitors", "both")
-    site = Site(controller, organisation, include_groups=["staff"], exclude_groups=[organisation.sid("visitors")])
-    site.change("both")
-    site.arrives("prima", site.change("prima"))
-    site.catch_up()
-    assert site.rule("both") is Rule.EXCLUDE_GROUP
-    everybody = Site(controller, organisation, include_groups=["Domain Users"])
+    running = site(include_groups=["staff"], exclude_groups=[organisation.sid("visitors")])
+    running.change("both")
+    running.arrives("prima", running.change("prima"))
+    running.catch_up()
+    assert running.rule("both") is Rule.EXCLUDE_GROUP
+    everybody = site(include_groups=["Domain Users"])
     everybody.arrives("both", everybody.change("both"))
     everybody.arrives("prima", everybody.change("prima"))  # her former primary group is a plain one now
 
 
-def test_a_new_user_is_captured_once_he_is_in_his_group(
-    controller: DomainController, organisation: Organisation
-) -> None:
-    site = Site(controller, organisation, include_groups=["staff"])
-    password = site.add("newbie")
-    site.catch_up()
-    assert site.rule("newbie") is Rule.NOT_INCLUDED
+def test_a_new_user_is_captured_once_he_is_in_his_group(organisation: Organisation, site: Callable[..., Site]) -> None:
+    running = site(include_groups=["staff"])
+    password = running.add("newbie")
+    running.catch_up()
+    assert running.rule("newbie") is Rule.NOT_INCLUDED
     organisation.join("owls", "newbie")
-    site.arrives("newbie", password)
+    running.arrives("newbie", password)
     # Out again: what is changed now waits until he is back.
     organisation.leave("owls", "newbie")
-    later = site.change("newbie")
-    site.catch_up()
-    assert site.rule("newbie") is Rule.NOT_INCLUDED
+    later = running.change("newbie")
+    running.catch_up()
+    assert running.rule("newbie") is Rule.NOT_INCLUDED
     organisation.join("night", "newbie")
-    site.arrives("newbie", later)
+    running.arrives("newbie", later)
 
 
-def test_a_group_that_is_nested_later_brings_its_members(
-    controller: DomainController, organisation: Organisation
+def test_who_joins_and_is_told_to_keep_his_password_in_one_moment_is_captured(
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
 ) -> None:
-    site = Site(controller, organisation, include_groups=["staff"])
+    running = site(include_groups=["staff"])
+    password = running.add("momentary")
+    controller.modify_user("momentary", pwdLastSet="0")
+    running.catch_up()
+    organisation.join("staff", "momentary")
+    controller.modify_user("momentary", pwdLastSet="-1")
+    running.arrives("momentary", password)
+
+
+def test_a_group_that_is_nested_later_brings_its_members(organisation: Organisation, site: Callable[..., Site]) -> None:
+    running = site(include_groups=["staff"])
     organisation.group("temps")
-    password = site.add("temp")
+    password = running.add("temp")
     organisation.join("temps", "temp")
-    site.catch_up()
-    assert site.rule("temp") is Rule.NOT_INCLUDED
+    running.catch_up()
+    assert running.rule("temp") is Rule.NOT_INCLUDED
     organisation.join("night", "temps")
-    site.arrives("temp", password)
+    running.arrives("temp", password)
 
 
 def test_an_excluded_group_that_loses_its_link_lets_its_members_in(
-    controller: DomainController, organisation: Organisation
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
 ) -> None:
     outer, inner = organisation.group("barred"), organisation.group("between")
     organisation.join("barred", "between")
     password = canary_password()
     controller.add_user("freed", password)
     organisation.join("between", "freed")
-    site = Site(controller, organisation, exclude_groups=[outer])
-    site.catch_up()
-    assert site.rule("freed") is Rule.EXCLUDE_GROUP  # known from `init` on, without a change
+    running = site(exclude_groups=[outer])
+    running.catch_up()
+    assert running.rule("freed") is Rule.EXCLUDE_GROUP  # known from `init` on, without a change
     organisation.delete(inner)
-    site.arrives("freed", password)
+    running.arrives("freed", password)
 
 
-def test_moves_between_ous_and_moves_of_ous(controller: DomainController, organisation: Organisation) -> None:
+def test_moves_between_ous_and_moves_of_ous(
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
+) -> None:
     people = organisation.ou("People")
     apart = organisation.ou("Apart", people)
     elsewhere = organisation.ou("Elsewhere")
@@ -181,59 +207,60 @@ def test_moves_between_ous_and_moves_of_ous(controller: DomainController, organi
         controller.add_user(name, passwords[name])
     for name, ou in (("walker", elsewhere), ("teammate", team), ("locked", apart)):
         organisation.move(organisation.dn(name), ou)
-    site = Site(controller, organisation, include_groups=["staff"], include_ous=[people.lower()], exclude_ous=[apart])
-    assert [site.rule(name) for name in names] == [Rule.NOT_INCLUDED, Rule.NOT_INCLUDED, Rule.EXCLUDE_OU]
+    running = site(include_groups=["staff"], include_ous=[people.lower()], exclude_ous=[apart])
+    assert [running.rule(name) for name in names] == [Rule.NOT_INCLUDED, Rule.NOT_INCLUDED, Rule.EXCLUDE_OU]
+    running.catch_up()
     organisation.move(organisation.dn("walker"), people)
-    site.arrives("walker", passwords["walker"])
+    running.arrives("walker", passwords["walker"])
     moved = organisation.move(team, people)
-    site.arrives("teammate", passwords["teammate"])
+    running.arrives("teammate", passwords["teammate"])
     organisation.rename(moved, "OU=Crew")
-    site.arrives("teammate", site.change("teammate"))
-    site.change("locked")
-    site.catch_up()
-    assert site.rule("locked") is Rule.EXCLUDE_OU
+    running.arrives("teammate", running.change("teammate"))
+    running.change("locked")
+    running.catch_up()
+    assert running.rule("locked") is Rule.EXCLUDE_OU
     organisation.move(organisation.dn("teammate"), elsewhere)
-    site.change("teammate")
-    site.catch_up()
-    assert site.rule("teammate") is Rule.NOT_INCLUDED
+    running.change("teammate")
+    running.catch_up()
+    assert running.rule("teammate") is Rule.NOT_INCLUDED
 
 
 def test_a_new_name_and_a_lost_admin_count_let_an_account_in(
-    controller: DomainController, organisation: Organisation
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
 ) -> None:
-    site = Site(controller, organisation, exclude_patterns=["tmp-*"])
-    named, _ = site.add("tmp-nora"), site.add("chief")
+    running = site(exclude_patterns=["tmp-*"])
+    named, _ = running.add("tmp-nora"), running.add("chief")
     organisation.set("chief", adminCount="1")
-    later = site.change("chief")
-    site.catch_up()
-    assert site.rule("tmp-nora") is Rule.EXCLUDE_PATTERN
-    assert site.rule("chief") is Rule.DENIED
+    later = running.change("chief")
+    running.catch_up()
+    assert running.rule("tmp-nora") is Rule.EXCLUDE_PATTERN
+    assert running.rule("chief") is Rule.DENIED
     organisation.set("tmp-nora", sAMAccountName="nora")
-    site.arrives("nora", named)
+    running.arrives("nora", named)
     organisation.set("chief", adminCount=None)
-    site.arrives("chief", later)
+    running.arrives("chief", later)
     # Whoever is deleted is forgotten.
-    site.add("tmp-gone")
-    site.catch_up()
-    left_out = dict(site.capture.notebook.left_out)
+    running.add("tmp-gone")
+    running.catch_up()
+    left_out = dict(running.capture.notebook.left_out)
     controller.delete_user("tmp-gone")
-    site.capture.drive(
-        lambda: len(site.capture.notebook.left_out) == len(left_out) - 1, what="the deleted is forgotten"
+    running.capture.drive(
+        lambda: len(running.capture.notebook.left_out) == len(left_out) - 1, what="the deleted is forgotten"
     )
 
 
 def test_what_moved_while_the_producer_was_off_and_a_wider_filter_count_at_the_start(
-    controller: DomainController, organisation: Organisation
+    organisation: Organisation, site: Callable[..., Site]
 ) -> None:
-    site = Site(controller, organisation, include_groups=["staff"])
-    password, other = site.add("absent"), site.add("widened")
-    site.catch_up()
+    running = site(include_groups=["staff"])
+    password, other = running.add("absent"), running.add("widened")
+    running.catch_up()
     organisation.join("owls", "absent")
-    site.capture.restart(filters(include_groups=["staff"]))
-    site.arrives("absent", password)
+    running.capture.restart(filters(include_groups=["staff"]))
+    running.arrives("absent", password)
     organisation.join("visitors", "widened")
-    site.capture.restart(filters(include_groups=["staff", "visitors"]))
-    site.arrives("widened", other)
+    running.capture.restart(filters(include_groups=["staff", "visitors"]))
+    running.arrives("widened", other)
 
 
 def test_a_membership_that_another_controller_replicated_counts(
@@ -246,7 +273,7 @@ def test_a_membership_that_another_controller_replicated_counts(
     second = DomainController.join(controller, lab_folder.path / "filters", reservations, ca)
     try:
         second.start()
-        capture = Capture(second, filters=filters(include_groups=["staff"])).initialise()
+        capture = Capture(second, filters=filters(include_groups=["staff"])).initialise().stay_connected()
         password = canary_password()
         controller.add_user("remote", password)
         second.replicate()
@@ -256,6 +283,7 @@ def test_a_membership_that_another_controller_replicated_counts(
         second.replicate()
         (event,) = capture.until("remote")
         assert password_of(event) == password
+        capture.close()
     finally:
         second.stop()
 
@@ -295,40 +323,42 @@ def test_a_filter_that_cannot_be_meant_is_refused_everywhere(
 
 
 def test_a_group_that_is_deleted_while_running_stops_capturing_and_loses_nothing(
-    controller: DomainController, organisation: Organisation
+    organisation: Organisation, site: Callable[..., Site]
 ) -> None:
     doomed = organisation.group("doomed")
-    site = Site(controller, organisation, exclude_groups=["doomed"])
-    site.catch_up()
+    running = site(exclude_groups=["doomed"])
+    running.catch_up()
     organisation.delete(doomed)
-    password = site.change("always")
+    password = running.change("always")
     for _ in range(2):
         with pytest.raises(UnavailableError, match=r"there is no group 'doomed'.*Until then nothing is captured"):
-            site.capture.until("always")
+            running.capture.until("always")
     organisation.group("doomed")
-    site.arrives("always", password)
+    running.arrives("always", password)
 
 
-def test_a_group_named_by_its_sid_may_be_renamed(controller: DomainController, organisation: Organisation) -> None:
+def test_a_group_named_by_its_sid_may_be_renamed(
+    controller: DomainController, organisation: Organisation, site: Callable[..., Site]
+) -> None:
     dn = organisation.group("oldname")
     controller.add_user("renamer", canary_password())
     organisation.join("oldname", "renamer")
-    site = Site(controller, organisation, exclude_groups=[organisation.sid("oldname")])
+    running = site(exclude_groups=[organisation.sid("oldname")])
     organisation.rename(dn, "CN=newname")
     organisation.set("oldname", sAMAccountName="newname")
-    site.change("renamer")
-    site.catch_up()
-    assert site.rule("renamer") is Rule.EXCLUDE_GROUP
+    running.change("renamer")
+    running.catch_up()
+    assert running.rule("renamer") is Rule.EXCLUDE_GROUP
 
 
 def test_capture_by_name_says_which_filter_leaves_the_account_out(
-    controller: DomainController, organisation: Organisation
+    controller: DomainController, site: Callable[..., Site]
 ) -> None:
     controller.add_user("svc-named", canary_password())
-    site = Site(controller, organisation, exclude_patterns=["svc-*"])
+    running = site(exclude_patterns=["svc-*"])
     with pytest.raises(ConfigurationError, match=r"'svc-named': \[filter\] exclude_patterns 'svc-\*' matches"):
-        site.capture.recapture("svc-named")
-    site.capture.recapture("always")
-    site.capture.recapture(None)
-    assert {event.account.sam_account_name for event in site.capture.notebook.events} >= {"always"}
-    assert site.capture.of("svc-named") == []
+        running.capture.recapture("svc-named")
+    running.capture.recapture("always")
+    running.capture.recapture(None)
+    assert {event.account.sam_account_name for event in running.capture.notebook.events} >= {"always"}
+    assert running.capture.of("svc-named") == []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 from passrelay_producer.filters import Rule
@@ -67,10 +68,25 @@ class Capture:
         self.notebook = Notebook()
         self._controller = controller
         self._key_file = key_file or controller.gpg_key_file
+        self._stays = False
+        self._pages: Generator[Page, None, None] | None = None
+        self._stop = threading.Event()
         self.restart(filters)
+
+    def stay_connected(self) -> Capture:
+        """From now on as one process that goes on running, instead of a new connection for each `drive`."""
+        self._stays = True
+        return self
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
 
     def restart(self, filters: FilterSettings | None = None) -> Capture:
         """As a new process with this filter."""
+        self.close()
         settings = SambaSourceSettings(ldapi_path=self._controller.ldapi_path, gpg_key_file=self._key_file, poll_ms=5)
         self.source = SambaSource(settings, Log("test"), filters)
         return self
@@ -94,18 +110,21 @@ class Capture:
         """Take pages until the condition holds; AssertionError when it does not in time."""
         if done():
             return
-        stop = threading.Event()
-        timer = threading.Timer(_TIMEOUT_SECONDS, stop.set)
+        if self._pages is None:
+            self._stop = threading.Event()
+            self._pages = cast("Generator[Page, None, None]", self.source.pages(self.notebook, self._stop))
+        timer = threading.Timer(_TIMEOUT_SECONDS, self._stop.set)
         timer.start()
-        pages = self.source.pages(self.notebook, stop)
+        found = False
         try:
-            for page in pages:
+            for page in self._pages:
                 self.notebook.commit(page)
-                if done():
+                if found := done():
                     return
         finally:
             timer.cancel()
-            pages.close()  # type: ignore[attr-defined]  # it is a generator, which the protocol does not say
+            if not (found and self._stays):
+                self.close()
         raise AssertionError(f"not within {_TIMEOUT_SECONDS} s: {what}")
 
     def recapture(self, sam: str | None) -> None:
