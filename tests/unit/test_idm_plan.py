@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +16,7 @@ import pytest
 
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import checks, login, password_file, schema, setting_up, templates, undo
-from passrelay_ops.idm.ldif import Change, FromFile, Record
+from passrelay_ops.idm.ldif import Change, FromFile, Record, parse
 from passrelay_ops.idm.managers import listed, to_add, to_remove
 from passrelay_ops.idm.plan import missing, to_set_up, to_take_back
 from passrelay_ops.idm.server import Attributes
@@ -21,6 +25,7 @@ from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View
 from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.settings import DomainSettings, IdmSettings
+from tests.lab.enrolment import toml
 from tests.lab.folder import CANARY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,10 +137,30 @@ def test_every_name_in_the_templates_is_filled_in() -> None:
     text = repr(WANTED)
     assert "{" not in text
     assert text.count(SERVICE) > 5
-    # The places where the code looks for them; pyproject.toml puts them there.
+
+
+def test_the_templates_are_found_where_the_wheel_puts_them(tmp_path: Path) -> None:
+    """The layout of an installed wheel, made from pyproject.toml as the build does it; here they lie in ops/idm."""
     target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    beside = Path(templates.__file__).relative_to(ROOT / "ops").parent / "templates"
-    assert target["force-include"] == {"ops/idm": str(beside)}
+    for package in target["packages"]:
+        shutil.copytree(ROOT / package, tmp_path / Path(package).name)
+    for source, place in target["force-include"].items():
+        shutil.copytree(ROOT / source, tmp_path / place)
+    ops_file = tmp_path / "ops.toml"
+    idm = {"servers": [A], "ca_file": "/ca", "bind_dn": SERVICE, "password_file": str(SITE.password_file)}
+    domains = [{"name": "ad.example", "sid": "S-1-5-21-1-2-3", "search_base": BASE}]
+    ops_file.write_text(toml({"broker": {"url": "amqp://127.0.0.1/"}, "idm": idm, "domain": domains}))
+    arguments = ["idm", "setup", "--offline", "--config", str(ops_file)]
+    done = subprocess.run(
+        [sys.executable, "-c", "from passrelay_ops.cli import main; main()", *arguments],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert parse(done.stdout) == list(WANTED.records)
 
 
 def test_each_place_with_users_gets_its_rules() -> None:
