@@ -123,6 +123,7 @@ def test_every_server_has_its_own_list(
     try:
         office.servers = [new, second]
         new.set_managers(new.service_dn)
+        assert office.run("managers", "list")["empty"] == [second.ldaps_url]
         added = office.run("managers", "add", "--yes")
         assert [change["servers"] for change in added["changes"]] == [[second.ldaps_url]]
         assert [one["server"] for one in added["managers"]] == [new.ldaps_url, second.ldaps_url]

@@ -121,5 +121,9 @@ def _show(report: Report, views: Sequence[View]) -> None:
     table = Table("server", MANAGERS, "counts")
     for manager in found:
         table.add_row(manager.server, manager.dn, "yes" if manager.counts else "no: spelled with blanks")
+    empty = [view.server for view in views if not managers.listed(view)]
+    for server in empty:
+        table.add_row(server, "nobody", "")
     report.say(table)
+    report["empty"] = empty
     report["managers"] = [{"server": one.server, "dn": one.dn, "counts": one.counts} for one in found]
