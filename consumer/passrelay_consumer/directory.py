@@ -20,7 +20,7 @@ from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
+from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
@@ -93,7 +93,7 @@ def write_changes(
     changes[idm.marker_attribute] = _replace_exactly(entry.marker, new)
     if idm.proof is not None:
         changes[idm.proof] = _replace_exactly(entry.proof, new)
-    if idm.marker_attribute == OWN_MARKER and MARKER_CLASS.lower() not in entry.object_classes:
+    if idm.needs_class and MARKER_CLASS.lower() not in entry.object_classes:
         changes["objectClass"] = [(ldap3.MODIFY_ADD, [MARKER_CLASS.encode()])]
     if unlock_at is not None and entry.kerberos:
         changes["krbLastAdminUnlock"] = [(ldap3.MODIFY_REPLACE, [generalized_time(unlock_at)])]

@@ -302,6 +302,14 @@ def _distinct(domains: tuple[DomainSettings, ...]) -> tuple[DomainSettings, ...]
 Domains = Annotated[tuple[DomainSettings, ...], AfterValidator(_distinct)]
 
 
+def _own_spelling(name: str) -> str:
+    # LDAP does not tell letters' cases apart (RFC 4512 2.5); what is compared here must.
+    return next((own for own in (OWN_MARKER, OWN_PROOF) if own.lower() == name.lower()), name)
+
+
+AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$"), AfterValidator(_own_spelling)]
+
+
 class IdmSettings(Section):
     """The IdM servers and how entries are written."""
 
@@ -313,9 +321,9 @@ class IdmSettings(Section):
     """The service account: uid=passrelay,cn=sysaccounts,cn=etc,<suffix>. Blanks around its commas are taken out."""
     password_file: Path
     """File (mode 0600) with the service account's password; read again at every connection."""
-    marker_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = OWN_MARKER
+    marker_attribute: AttributeName = OWN_MARKER
     """The attribute that holds the marker; single-valued."""
-    proof_attribute: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+    proof_attribute: AttributeName | None = None
     """The attribute that says which write set the password; single-valued. Unset: passrelayProof beside
     passrelayMarker, and none beside a marker_attribute of your own, which is right with one server only."""
     probe_dn: Annotated[str, AfterValidator(canonical)] | None = None
@@ -354,6 +362,11 @@ class IdmSettings(Section):
     def proof(self) -> str | None:
         """The effective proof_attribute."""
         return self.proof_attribute or (OWN_PROOF if self.marker_attribute == OWN_MARKER else None)
+
+    @property
+    def needs_class(self) -> bool:
+        """One of the two attributes is of our own schema, so entries need its class."""
+        return self.marker_attribute == OWN_MARKER or self.proof == OWN_PROOF
 
     @property
     def settles(self) -> bool:

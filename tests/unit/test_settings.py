@@ -513,3 +513,28 @@ def test_usable_metrics_addresses() -> None:
 def test_the_samples_above_are_toml() -> None:
     for text in (PRODUCER, CONSUMER, OPS):
         tomllib.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "marker", "proof", "needs_class"),
+    [
+        ({}, "passrelayMarker", "passrelayProof", True),
+        ({"marker_attribute": "passrelaymarker"}, "passrelayMarker", "passrelayProof", True),  # LDAP knows no cases
+        ({"marker_attribute": "carLicense"}, "carLicense", None, False),
+        ({"marker_attribute": "carLicense", "proof_attribute": "PASSRELAYPROOF"}, "carLicense", "passrelayProof", True),
+    ],
+)
+def test_our_own_attributes_are_known_however_they_are_spelled(
+    given: dict[str, Any], marker: str, proof: str | None, needs_class: bool
+) -> None:
+    settings = idm(**given)
+    assert (settings.marker_attribute, settings.proof, settings.needs_class) == (marker, proof, needs_class)
+
+
+def test_several_servers_need_a_proof_of_its_own() -> None:
+    several = ["ldaps://a.example", "ldaps://b.example"]
+    with pytest.raises(ValueError, match="proof_attribute"):
+        idm(servers=several, marker_attribute="carLicense")
+    with pytest.raises(ValueError, match="two attributes"):
+        idm(marker_attribute="carLicense", proof_attribute="carlicense")
+    assert idm(servers=several, marker_attribute="carLicense", proof_attribute="employeeType").settles
