@@ -96,10 +96,10 @@ class Campaign:
                 self._suppliers.hide(a)
             case Step.SHOW:
                 self._suppliers.show(a)
-            case Step.KILL:
-                a.kill()
-            case Step.START:
-                a.start()
+            case Step.CRASH:
+                self._suppliers.crash(a)
+            case Step.REVIVE:
+                self._suppliers.revive(a)
 
 
 def wait_until_quiet(relay: Relay, events: int, *, settle: bool, timeout_seconds: float = 180) -> None:

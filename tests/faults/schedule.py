@@ -16,6 +16,7 @@ class Kind(StrEnum):
     BOTH = "apart_and_a_hidden"
     """A takes writes that B does not get, then B takes writes: the cut that can undo a newer password."""
     KILLED = "a_killed"
+    """Cut off and killed: what B has not got by then, it gets when A is back."""
 
 
 class Step(StrEnum):
@@ -25,8 +26,8 @@ class Step(StrEnum):
     HEAL = "heal"
     HIDE = "hide"
     SHOW = "show"
-    KILL = "kill"
-    START = "start"
+    CRASH = "crash"
+    REVIVE = "revive"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,6 @@ def schedule(dice: random.Random, cuts: int) -> Schedule:
                 steps |= {at: Step.CUT, at + first: Step.HIDE}
                 steps |= {at + first + second: ends[0], at + first + second + third: ends[1]}
             case Kind.KILLED:
-                steps |= {at: Step.KILL, at + first + second: Step.START}
+                steps |= {at: Step.CRASH, at + first + second: Step.REVIVE}
         at = max(steps)
     return Schedule(tuple(kinds), steps, at + 20)
