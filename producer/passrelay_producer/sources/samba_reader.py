@@ -75,10 +75,7 @@ class Reader:
     def come_in(self, guids: Sequence[UUID]) -> Iterator[Page]:
         """Of these accounts, which the filter left out once, the current passwords of those that it lets in now."""
         for start in range(0, len(guids), LOOK_ACCOUNTS):
-            inside, gone = self._scope.come_in(guids[start : start + LOOK_ACCOUNTS])
-            if gone:
-                yield Page(resolved=gone)
-            yield from self.again(inside)
+            yield from self.again(self._scope.come_in(guids[start : start + LOOK_ACCOUNTS]))
 
     def _decision(self, guid: UUID, *, password: bool) -> tuple[Decision, int | None]:
         """The decision, and the USN of the account's newest password write."""
@@ -86,7 +83,7 @@ class Reader:
             reading = self._directory.read(guid)
         except UnreadableError:  # this account waits, the others go on
             return Decision(pending=Pending(guid, PendingReason.UNREADABLE)), None
-        if reading is None:  # deleted since
+        if reading is None:  # deleted since; DirSync reports that too, so nobody is left out for ever
             return Decision(), None
         decision = decide(
             reading,

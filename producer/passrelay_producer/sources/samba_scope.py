@@ -88,11 +88,10 @@ class SambaScope:
             why = exclusion.words
         return why
 
-    def come_in(self, guids: Sequence[UUID]) -> tuple[list[UUID], list[UUID]]:
-        """Who of these (LOOK_ACCOUNTS at most) is in the filter now, and who no longer exists."""
-        found = dict(self._directory.accounts(guids))
-        inside = [guid for guid, account in found.items() if account is None or self.filter.exclusion(account) is None]
-        return inside, [guid for guid in guids if guid not in found]
+    def come_in(self, guids: Sequence[UUID]) -> list[UUID]:
+        """Who of these (LOOK_ACCOUNTS at most) is in the filter now."""
+        found = self._directory.accounts(guids)
+        return [guid for guid, account in found if account is None or self.filter.exclusion(account) is None]
 
     @property
     def _watched(self) -> str:
