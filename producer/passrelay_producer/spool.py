@@ -108,10 +108,12 @@ class Spool:
             rows = connection.execute("SELECT guid, reason FROM pending ORDER BY since, guid").fetchall()
         return [Pending(UUID(guid), PendingReason(reason)) for guid, reason in rows]
 
-    def excluded(self) -> Sequence[UUID]:
-        """All accounts of which the filter left something out, the latest first: they come in soonest."""
+    def excluded(self, limit: int | None = None) -> Sequence[UUID]:
+        """The accounts of which the filter left something out, the latest first; all, or so many."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT guid FROM excluded ORDER BY seq DESC").fetchall()
+            rows = connection.execute(
+                "SELECT guid FROM excluded ORDER BY seq DESC LIMIT ?", (-1 if limit is None else limit,)
+            ).fetchall()
         return [UUID(guid) for (guid,) in rows]
 
     def is_excluded(self, guid: UUID) -> bool:

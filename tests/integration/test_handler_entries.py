@@ -131,12 +131,13 @@ def test_a_disabled_user_keeps_in_step_and_still_cannot_log_in(site: Site) -> No
 
 def test_with_a_search_base_too_high_the_user_is_hit_and_no_staged_preserved_or_compat_entry(site: Site) -> None:
     directory = site.directory
-    user, new = site.user(), canary_password()
+    user, new = next(_NAMES), canary_password()
     elsewhere = [
         _person(directory, user, _STAGED),
         _person(directory, user, _PRESERVED),
         f"uid={user},cn=users,cn=compat,{directory.suffix}",
     ]
+    directory.add_user(user, canary_password())  # the last to be made, and so the last to be found
     before = [directory.read_entry(dn) for dn in elsewhere]
     with _changed(directory, directory.suffix, "aci", _READABLE):
         assert site.send(user, new, base=directory.suffix).verdict is Verdict.APPLIED

@@ -38,8 +38,8 @@ class Notebook:
     def pending(self) -> Sequence[Pending]:
         return list(self.waiting.values())
 
-    def excluded(self) -> Sequence[UUID]:
-        return list(reversed(self.left_out))
+    def excluded(self, limit: int | None = None) -> Sequence[UUID]:
+        return list(reversed(self.left_out))[:limit]
 
     def is_excluded(self, guid: UUID) -> bool:
         return guid in self.left_out
@@ -55,6 +55,7 @@ class Notebook:
             self.left_out.pop(pending.guid, None)
         for excluded in page.excluded:
             assert excluded.guid is not None
+            self.left_out.pop(excluded.guid, None)  # the latest is the last
             self.left_out[excluded.guid] = excluded.rule
         self.events.extend(page.events)
 

@@ -147,6 +147,7 @@ def test_whom_the_filter_left_out_is_remembered_until_resolved_the_latest_first(
         spool.commit(Page(excluded=[Excluded(Rule.EXCLUDE_PATTERN)]), [])  # a line of standard input has no account
     with Spool(SpoolSettings(path=path)) as spool:
         assert spool.excluded() == [one, three, two]
+        assert spool.excluded(2) == [one, three]
         assert spool.is_excluded(two)
         spool.commit(Page(resolved=[two]), [])
         assert not spool.is_excluded(two)

@@ -201,7 +201,7 @@ class Notes:
     def pending(self) -> list[Pending]:
         return []
 
-    def excluded(self) -> list[UUID]:
+    def excluded(self, limit: int | None = None) -> list[UUID]:
         return []
 
     def is_excluded(self, guid: UUID) -> bool:

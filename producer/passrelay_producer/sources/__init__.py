@@ -96,8 +96,8 @@ class Memory(Protocol):
     def pending(self) -> Sequence[Pending]:
         """All accounts that wait to be read again."""
 
-    def excluded(self) -> Sequence[UUID]:
-        """All accounts of which the filter left something out, the latest first."""
+    def excluded(self, limit: int | None = None) -> Sequence[UUID]:
+        """The accounts of which the filter left something out, the latest first; all, or so many."""
 
     def is_excluded(self, guid: UUID) -> bool:
         """True when the filter left out something of this account."""

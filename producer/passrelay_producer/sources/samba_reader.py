@@ -104,26 +104,31 @@ def parts(changes: Sequence[Change]) -> list[Sequence[Change]]:
 class Sweep:
     """Looks at everybody whom the filter left out: at the start, and when a group or an OU moved.
 
-    The latest come first: a new user is made before he can be put into his groups.
+    The latest come first, and at once: a new user is made before he can be put into his groups.
     """
 
     def __init__(self, reader: Reader, memory: Memory) -> None:
         self._reader = reader
         self._memory = memory
-        self._wanted = True
+        self._latest_wanted = True
+        self._all_wanted = True
         self._left: deque[UUID] = deque()
         self._busy = 0.0
         self._rest_until = 0.0
 
     def want(self) -> None:
         """Look at everybody (again), after what is under way."""
-        self._wanted = True
+        self._latest_wanted = self._all_wanted = True
 
     def pages(self) -> Iterator[Page]:
-        """The next part, so that changes do not wait for all of it."""
+        """The latest, or else the next part of all, so that changes do not wait for the whole."""
         started = time.monotonic()
-        if not self._left and self._wanted and started >= self._rest_until:
-            self._wanted = False
+        if self._latest_wanted:
+            self._latest_wanted = False
+            yield from self._reader.come_in(self._memory.excluded(LOOK_ACCOUNTS))
+            return
+        if not self._left and self._all_wanted and started >= self._rest_until:
+            self._all_wanted = False
             self._left.extend(self._memory.excluded())
         if not self._left:
             return
