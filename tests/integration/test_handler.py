@@ -420,7 +420,7 @@ def second(
     lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority, rig: Rig
 ) -> Iterator[Directory]:
     """A second server that does not replicate: what replication would bring is put there by hand."""
-    directory = Directory(lab_folder.path / "second", reservations, ca)
+    directory = Directory(lab_folder.path / "handler-second", reservations, ca)
     directory.start()
     with directory.manager() as manager:  # one service account with one password
         password = rig.directory.password_file.read_text().strip()

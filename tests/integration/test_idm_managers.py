@@ -117,7 +117,7 @@ def test_every_server_has_its_own_list(
     ca: CertificateAuthority,
     ipa_plugin: Plugin,
 ) -> None:
-    second = NewIpaDirectory(lab_folder.path / "second", reservations, ca, ipa_plugin)
+    second = NewIpaDirectory(lab_folder.path / "managers-second", reservations, ca, ipa_plugin)
     second._root_password = new._root_password
     second.start()
     try:
