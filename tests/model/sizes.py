@@ -53,6 +53,7 @@ SIZES = (
     Size("tick-new", ORDER, ("TICK=2",), "two changes, a tick of the newer, two consumers", large=True),
     Size("three", ORDER, ("CHANGES3",), "three changes, two consumers", large=True),
     Size("three-servers", ORDER, ("CHANGES2", "SERVERS=3"), "two changes, three servers, two consumers", large=True),
+    Size("twins", ORDER, ("TWINS",), "two changes, the newer captured on two DCs, two consumers", large=True),
     Size("twins-1", ORDER, ("TWINS", _MUST, _ONE), "two DCs, each must-change or not, one consumer", large=True),
 )
 
