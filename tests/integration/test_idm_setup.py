@@ -423,7 +423,7 @@ def test_two_servers_are_set_up_and_taken_back_together(
 ) -> None:
     a, b = suppliers.a, suppliers.b
     office = IdmOffice(tmp_path, [a, b])
-    before = ldif(a), ldif(b)
+    before = _without_touches(a), _without_touches(b)
     looks = itertools.count(1)
 
     def look(*arguments: Any) -> View:
@@ -455,7 +455,12 @@ def test_two_servers_are_set_up_and_taken_back_together(
     suppliers.wait_in_sync()
     b.delete_user("emil")
     suppliers.wait_in_sync()
-    assert (ldif(a), ldif(b)) == before
+    assert (_without_touches(a), _without_touches(b)) == before
+
+
+def _without_touches(server: Directory) -> list[str]:
+    """Without what the lab itself writes when replication begins: whose touch wins may be decided later."""
+    return [line for line in ldif(server) if not line.startswith(f"{server.suffix}: description:")]
 
 
 def test_a_server_that_replication_does_not_reach_is_named(
