@@ -72,7 +72,7 @@ class Proxy:
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
         # A task that is cancelled before its first step never closes what it was given.
-        connection.add_done_callback(lambda _: writer.is_closing() or writer.transport.abort())
+        connection.add_done_callback(lambda _: writer.close())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
