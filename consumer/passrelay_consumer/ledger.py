@@ -36,6 +36,13 @@ _AHEAD_REPAIR = (
     "`passrelay idm marker reset USER --changed-at T` with a T before this change, and send the line again"
 )
 
+_SHUT_OUT = {
+    IDM_NEWER: (Action.IDM_NEWER, _IDM_NEWER_REPAIR),
+    VERSION_BACK: (Action.VERSION_BACK, _VERSION_BACK_REPAIR),
+    AHEAD: (Action.AHEAD, _AHEAD_REPAIR),
+}
+"""Superseded for a reason that may shut an account out for long: told, never a debug line only."""
+
 
 class Ledger:
     """Used by the channel's thread only."""
@@ -60,12 +67,9 @@ class Ledger:
             self._log.info(Action.RETRY, **fields, tier=disposition.tier.name, attempt=disposition.attempt)
         elif outcome.verdict is Verdict.DEAD:
             self._log.warning(Action.DEAD, **fields, repair=_repair(outcome.reason))
-        elif outcome.reason == IDM_NEWER:
-            self._log.warning(Action.IDM_NEWER, **fields, repair=_IDM_NEWER_REPAIR)
-        elif outcome.reason == VERSION_BACK:
-            self._log.warning(Action.VERSION_BACK, **fields, repair=_VERSION_BACK_REPAIR)
-        elif outcome.reason == AHEAD:
-            self._log.warning(Action.AHEAD, **fields, repair=_AHEAD_REPAIR)
+        elif outcome.reason in _SHUT_OUT:
+            action, repair = _SHUT_OUT[outcome.reason]
+            self._log.warning(action, **fields, repair=repair)
         else:
             self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, server=outcome.server)
         if not self._brake.pulled_by(outcome):

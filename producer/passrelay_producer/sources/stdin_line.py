@@ -97,7 +97,7 @@ def _check(event: PasswordChanged, domain: DomainSettings, now: int) -> None:
         if event.changed_at > now + limits.MAX_AHEAD_SECONDS * filetime.UNITS_PER_SECOND:
             raise MalformedError(
                 f"changed_at: more than {limits.MAX_AHEAD_SECONDS} s in the future of this host's clock: set the "
-                "clocks right, or give the right changed_at (lines without one come after all earlier ones)"
+                "clocks right, or give the right changed_at, or none"
             )
     elif event.kvno < 1:
         raise ForeignDomainError('kvno: at least 1 in a domain with order = "kvno"')
