@@ -25,8 +25,8 @@ from passrelay_schemas.settings import (
     OpsSettings,
     ProducerSettings,
     RoleSettings,
-    load,
 )
+from passrelay_schemas.settings_file import load
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from passrelay_schemas.filetime import UNITS_PER_SECOND, now, rfc3339, utc_now
 from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import OWN_MARKER, DomainSettings, IdmSettings
+from passrelay_schemas.setting_values import OWN_MARKER
+from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 
 def check_allowed(whose: Whose, entry: Entry, protected_groups: Sequence[str]) -> None:

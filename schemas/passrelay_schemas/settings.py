@@ -5,123 +5,44 @@ Environment variables PASSRELAY_<SECTION>__<KEY> win over the file. `docs/config
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import os
-import re
-import tomllib
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from passrelay_schemas.distinguished_name import canonical
 from passrelay_schemas.envelope import ProducerName
-from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.event import DomainName, Sid
 from passrelay_schemas.order import Order
 from passrelay_schemas.secret import Secret
+from passrelay_schemas.setting_values import (
+    OWN_MARKER,
+    OWN_PROOF,
+    AttributeName,
+    ad_group,
+    idm_group,
+    is_loopback,
+    ldap_url,
+    listen_address,
+    match_filter,
+    name_pattern,
+    ou_dn,
+    split_url,
+    with_admins,
+    with_zone,
+)
 
 DEFAULT_DIRECTORY = Path("/etc/passrelay")
 DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
-OWN_MARKER, OWN_PROOF = "passrelayMarker", "passrelayProof"
-"""The attributes of our own schema (ops/idm/schema.ldif)."""
-_PLACEHOLDERS = ("{sam}", "{upn}", "{guid}", "{sid}")
-_OU = re.compile(r"\s*(ou|cn)\s*=.+,\s*dc\s*=.+", re.IGNORECASE)
-"""Loose, because the directory itself is asked; what this refuses is no OU, above all the whole domain."""
 
 
 class Section(BaseModel):
     """A table of the file; keys it does not know are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
-
-
-def is_loopback(host: str) -> bool:
-    """True for localhost and loopback addresses: the only place where clear text may go."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _with_zone(moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise ValueError("must have a time zone, like 2026-11-24T22:42:33Z")
-    return moment
-
-
-def _match(template: str) -> str:
-    rest = template
-    for placeholder in _PLACEHOLDERS:
-        rest = rest.replace(placeholder, "")
-    if "{" in rest or "}" in rest or rest == template:
-        raise ValueError(f"must use one of {', '.join(_PLACEHOLDERS)} and no other braces")
-    depth = [template[:end].count("(") - template[:end].count(")") for end in range(1, len(template) + 1)]
-    if not all(level > 0 for level in depth[:-1]) or depth[-1] != 0:
-        raise ValueError("must be one LDAP filter in parentheses (RFC 4515)")
-    return template
-
-
-def _split(url: str) -> SplitResult | None:
-    # urllib's own errors quote host, port and password.
-    try:
-        parts = urlsplit(url)
-        usable = parts.hostname and parts.port != 0
-    except ValueError:
-        return None
-    return parts if usable else None
-
-
-def _ldap_url(url: str) -> str:
-    parts = _split(url)
-    if parts is None or parts.scheme not in {"ldaps", "ldap"} or "@" in url or parts.path.strip("/"):
-        shown = "an address with a user or password" if "@" in url else repr(url)
-        raise ValueError(f"{shown}: must look like ldaps://idm1.example:636 (or ldap:// for StartTLS)")
-    return url
-
-
-def _group(name: str) -> str:
-    if not name.strip():
-        raise ValueError("an empty text names no group: remove it")
-    return name
-
-
-def _idm_group(name: str) -> str:
-    if not name.strip() or set(name) & set(',+"\\<>;=#'):
-        raise ValueError(f"{name!r} must be the group's name (cn) alone, like admins")
-    return name
-
-
-def _with_admins(groups: tuple[str, ...]) -> tuple[str, ...]:
-    if "admins" not in {name.casefold() for name in groups}:
-        raise ValueError('"admins" must stay in the list: AD must never gain power over IdM\'s administrators')
-    return groups
-
-
-def _ou(dn: str) -> str:
-    if not _OU.fullmatch(dn):
-        raise ValueError(f"{dn!r} must be the DN of an OU or container, like OU=People,DC=ad,DC=example")
-    return dn
-
-
-def _pattern(pattern: str) -> str:
-    if not pattern.strip("*?"):
-        raise ValueError(f"{pattern!r} names nobody or everybody: write a part of the names, like svc-*")
-    return pattern
-
-
-def _listen(address: str) -> str:
-    host, separator, port = address.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} must be ADDRESS:PORT, for example 127.0.0.1:9464")
-    return address
 
 
 class BrokerSettings(Section):
@@ -138,7 +59,7 @@ class BrokerSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        parts = _split(self.url.reveal())
+        parts = split_url(self.url.reveal())
         if parts is None or parts.scheme not in {"amqp", "amqps"}:
             raise ValueError("url must look like amqps://broker.example:5671/passrelay")
         if parts.query or parts.fragment:
@@ -204,8 +125,8 @@ class SourceSettings(Section):
         return self
 
 
-_Groups = tuple[Annotated[str, AfterValidator(_group)], ...]
-_Ous = tuple[Annotated[str, AfterValidator(_ou)], ...]
+_Groups = tuple[Annotated[str, AfterValidator(ad_group)], ...]
+_Ous = tuple[Annotated[str, AfterValidator(ou_dn)], ...]
 
 
 class FilterSettings(Section):
@@ -225,7 +146,7 @@ class FilterSettings(Section):
     """DNs of OUs or containers: accounts anywhere below them."""
     exclude_ous: _Ous = ()
     """DNs of OUs or containers below which nobody is captured."""
-    exclude_patterns: tuple[Annotated[str, AfterValidator(_pattern)], ...] = ()
+    exclude_patterns: tuple[Annotated[str, AfterValidator(name_pattern)], ...] = ()
     """Names (sAMAccountName) that are not captured, in any case; `*`, `?` and `[abc]` as in a shell: `svc-*`."""
 
     @model_validator(mode="after")
@@ -265,13 +186,13 @@ class DomainSettings(Section):
     epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Raise it by one after a restore of the whole AD domain from backup, on every consumer before one starts, and set
     epoch_began_at with it (docs/runbooks/restores.md)."""
-    epoch_began_at: Annotated[datetime | None, AfterValidator(_with_zone)] = None
+    epoch_began_at: Annotated[datetime | None, AfterValidator(with_zone)] = None
     """When the restored domain went into service (RFC 3339): what was captured before belongs to the epoch before."""
     producers: tuple[ProducerName, ...] = ()
     """The producers that may speak for this domain (consumer only)."""
     search_base: str | None = None
     """Where the domain's users are in IdM: cn=users,cn=accounts,<suffix> (consumer and ops)."""
-    match: Annotated[str, AfterValidator(_match)] = DEFAULT_MATCH
+    match: Annotated[str, AfterValidator(match_filter)] = DEFAULT_MATCH
     """LDAP filter that finds the one entry; {sam}, {upn}, {guid}, {sid} are put in escaped."""
 
     @model_validator(mode="after")
@@ -302,18 +223,10 @@ def _distinct(domains: tuple[DomainSettings, ...]) -> tuple[DomainSettings, ...]
 Domains = Annotated[tuple[DomainSettings, ...], AfterValidator(_distinct)]
 
 
-def _own_spelling(name: str) -> str:
-    # LDAP does not tell letters' cases apart (RFC 4512 2.5); what is compared here must.
-    return next((own for own in (OWN_MARKER, OWN_PROOF) if own.lower() == name.lower()), name)
-
-
-AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$"), AfterValidator(_own_spelling)]
-
-
 class IdmSettings(Section):
     """The IdM servers and how entries are written."""
 
-    servers: Annotated[tuple[Annotated[str, AfterValidator(_ldap_url)], ...], Field(min_length=1)]
+    servers: Annotated[tuple[Annotated[str, AfterValidator(ldap_url)], ...], Field(min_length=1)]
     """In this order, the same on every consumer: ldaps://HOST:PORT, or ldap://HOST:PORT with StartTLS."""
     ca_file: Path
     """PEM file with IdM's CA; nothing else is trusted."""
@@ -334,9 +247,9 @@ class IdmSettings(Section):
     """Carry AD's "must change at next logon" over as an expired password."""
     horizon_hours: Annotated[float, Field(gt=0, le=24 * 60)] = 24
     """How long an event waits for a repair of its entry before it becomes a dead letter."""
-    protected_groups: Annotated[
-        tuple[Annotated[str, AfterValidator(_idm_group)], ...], AfterValidator(_with_admins)
-    ] = ("admins",)
+    protected_groups: Annotated[tuple[Annotated[str, AfterValidator(idm_group)], ...], AfterValidator(with_admins)] = (
+        "admins",
+    )
     """IdM groups (cn) whose members, also through nested groups, never get a password from AD. admins must be one."""
     initial: Literal["idm-newer-wins", "ad-wins"] = "idm-newer-wins"
     """An entry without a marker whose IdM password is younger than the AD change: keep it, or write AD's."""
@@ -398,7 +311,7 @@ class ConsumerTableSettings(Section):
 class MetricsSettings(Section):
     """Prometheus metrics."""
 
-    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    listen: Annotated[str, AfterValidator(listen_address)] | None = None
     """ADDRESS:PORT of the metrics page; port 0 takes a free one and logs it; unset: no page."""
 
 
@@ -498,67 +411,3 @@ ROLES: dict[str, type[RoleSettings]] = {
     "ops": OpsSettings,
 }
 """Every role and its settings."""
-
-Settings = TypeVar("Settings", bound=RoleSettings)
-
-
-def load(role: type[Settings], path: Path) -> Settings:
-    """The settings of a role from file and environment; ConfigurationError lists every fault with key and repair."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"configuration {path}: missing: write it, or name another with --config") from None
-    except OSError as error:
-        raise ConfigurationError(f"configuration {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"configuration {path}: not TOML: {error}") from None
-    _check_environment()
-    try:
-        return role(**document)
-    except ValidationError as error:
-        faults = "\n".join(f"  {line}" for line in _faults(error, role))
-        raise ConfigurationError(f"configuration {path}:\n{faults}") from None
-    except SettingsError as error:
-        raise ConfigurationError(f"environment: {error}: a whole section or list is written as JSON") from None
-
-
-def _check_environment() -> None:
-    sections = {name for role in ROLES.values() for name in role.model_fields}
-    for name in os.environ:
-        if name.startswith("PASSRELAY_") and name[10:].partition("__")[0].lower() not in sections:
-            raise ConfigurationError(f"environment {name}: no such section; known: {', '.join(sorted(sections))}")
-
-
-def _faults(error: ValidationError, role: type[RoleSettings]) -> Iterator[str]:
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        place = ".".join(str(part) for part in item["loc"])
-        message = str(item["msg"]).removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            known = sorted(_keys_at(role, item["loc"][:-1]))
-            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            message = f"unknown key: {hint}"
-        elif item["type"] == "missing":
-            message = "is needed and missing"
-        yield f"{place or 'file'}: {message}"
-
-
-def _keys_at(model: type[BaseModel], place: tuple[Any, ...]) -> set[str]:
-    for part in place:
-        if isinstance(part, int):
-            continue
-        inner = _section_of(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return set()
-        model = inner
-    return set(model.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
-    return None

@@ -8,7 +8,7 @@ from ldap3 import BASE
 
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
-from passrelay_schemas.settings import OWN_MARKER, OWN_PROOF
+from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
 from tests.lab.directory import Directory
 from tests.lab.directory_connection import refused_logins
 from tests.lab.directory_tree import Attributes, demand

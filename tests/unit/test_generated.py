@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from passrelay_ops import reference
 from passrelay_schemas import json_schemas
 from passrelay_schemas.record import Record
-from passrelay_schemas.settings import ROLES, load
+from passrelay_schemas.settings import ROLES
+from passrelay_schemas.settings_file import load
 from tests.unit.builders import Party
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.order import Order
 from passrelay_schemas.secret import Secret
+from passrelay_schemas.setting_values import is_loopback
 from passrelay_schemas.settings import (
     ROLES,
     BrokerSettings,
@@ -25,9 +26,8 @@ from passrelay_schemas.settings import (
     OpsSettings,
     ProducerSettings,
     RoleSettings,
-    is_loopback,
-    load,
 )
+from passrelay_schemas.settings_file import load
 from tests.lab.folder import CANARY
 
 PRODUCER = """

@@ -7,7 +7,8 @@ import typer
 from passrelay_ops.options import ConsumerConfig, default_path
 from passrelay_ops.report import Report
 from passrelay_schemas import logs
-from passrelay_schemas.settings import ConsumerSettings, load
+from passrelay_schemas.settings import ConsumerSettings
+from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Write password changes to IdM.", no_args_is_help=True)
 _CONFIG = default_path("consumer")

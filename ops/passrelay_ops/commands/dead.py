@@ -17,7 +17,8 @@ from passrelay_ops.stream import read
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import OpsSettings, load
+from passrelay_schemas.settings import OpsSettings
+from passrelay_schemas.settings_file import load
 from passrelay_schemas.topology import DEAD
 from passrelay_schemas.verdict import Reason
 

@@ -23,7 +23,8 @@ from passrelay_ops.key_files import owner_hint
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import FAULT, Report
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings, load
+from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings
+from passrelay_schemas.settings_file import load
 
 _CONFIG = default_path("ops")
 BindDn = Annotated[

@@ -15,7 +15,8 @@ from passrelay_ops.report import Report
 from passrelay_schemas.envelope import ProducerName
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import ROLES, KeysSettings, load
+from passrelay_schemas.settings import ROLES, KeysSettings
+from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Signing, recipient and ops keys.", no_args_is_help=True)
 

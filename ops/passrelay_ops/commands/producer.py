@@ -11,7 +11,8 @@ from passrelay_ops.options import AsJson, ProducerConfig, default_path, parse_mo
 from passrelay_ops.report import Report
 from passrelay_schemas import logs
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import ProducerSettings, load
+from passrelay_schemas.settings import ProducerSettings
+from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Capture password changes on this domain controller.", no_args_is_help=True)
 _CONFIG = default_path("producer")

@@ -20,7 +20,8 @@ from passrelay_ops.settle import Progress
 from passrelay_ops.stream import follow, last_offset, read
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import OpsSettings, load
+from passrelay_schemas.settings import OpsSettings
+from passrelay_schemas.settings_file import load
 from passrelay_schemas.topology import JOURNAL
 
 _CONFIG = default_path("ops")

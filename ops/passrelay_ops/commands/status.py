@@ -18,7 +18,8 @@ from passrelay_ops.user_status import Outcomes
 from passrelay_schemas.errors import PassrelayError
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import OpsSettings, load
+from passrelay_schemas.settings import OpsSettings
+from passrelay_schemas.settings_file import load
 from passrelay_schemas.topology import DEAD, JOURNAL
 
 _CONFIG = default_path("ops")

@@ -14,7 +14,8 @@ from passrelay_ops.options import AsJson, OpsConfig, default_path
 from passrelay_ops.report import Report
 from passrelay_ops.topology import Finding, State
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import OpsSettings, load
+from passrelay_schemas.settings import OpsSettings
+from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Exchanges, queues, streams and bindings on the broker.", no_args_is_help=True)
 _CONFIG = default_path("ops")

@@ -13,7 +13,7 @@ from passrelay_ops.idm.server import Attributes, Server
 from passrelay_ops.idm.site import Site
 from passrelay_schemas.errors import MarkerError
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import OWN_MARKER, OWN_PROOF
+from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
 
 
 def carriers(server: Server, site: Site) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from passrelay_ops.idm.plan import missing
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
 from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, SCHEMA_DN, View
-from passrelay_schemas.settings import OWN_MARKER, OWN_PROOF
+from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
 
 SETUP = "`passrelay idm setup --yes`"
 _NAME = re.compile(r'\bacl "([^"]*)"|\bNAME \'([^\']*)\'')

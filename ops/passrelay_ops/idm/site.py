@@ -9,7 +9,8 @@ from pathlib import Path
 
 from passrelay_schemas.distinguished_name import canonical, common_suffix, components
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import OWN_MARKER, OWN_PROOF, DomainSettings, IdmSettings
+from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
+from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 _MEANS_SOMETHING = re.compile(r'["?%{}()*\\]')
 """What an access rule, its LDAP URL or its filter would not read as part of a DN."""

@@ -13,7 +13,7 @@ from passrelay_ops.idm.ldif import Change, Record, Value, parse
 from passrelay_ops.idm.site import Site
 from passrelay_schemas.distinguished_name import components
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import OWN_MARKER
+from passrelay_schemas.setting_values import OWN_MARKER
 
 MADE_BY = "made by passrelay idm setup"
 """The description of an account that setup made, and may therefore remove."""
