@@ -5,14 +5,26 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import ldap3
 from ldap3.core.exceptions import LDAPException
 
 from passrelay_consumer.result_codes import DirectoryError
-from passrelay_schemas.settings import IdmSettings
+
+
+class Peer(Protocol):
+    """How servers of one kind are reached: IdM's and AD's settings have it."""
+
+    @property
+    def ca_file(self) -> Path:
+        """The one CA that is trusted."""
+
+    @property
+    def timeout_seconds(self) -> int:
+        """For every call."""
 
 
 class PinnedTls(ldap3.Tls):
@@ -30,7 +42,7 @@ class PinnedTls(ldap3.Tls):
         )
 
 
-def connect(url: str, settings: IdmSettings, tls: ldap3.Tls | None = None) -> ldap3.Connection:
+def connect(url: str, settings: Peer, tls: ldap3.Tls | None = None) -> ldap3.Connection:
     """A connection that is not bound yet: LDAPS, or LDAP with StartTLS before anything else. Raises DirectoryError.
 
     `tls` replaces the pinned CA of the settings.

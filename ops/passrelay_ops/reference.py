@@ -51,7 +51,7 @@ def page() -> str:
     parts = [_HEAD]
     for name, (section, many) in _sections().items():
         roles = [role for role, settings in ROLES.items() if name.partition(".")[0] in settings.model_fields]
-        title = f"[[{name}]]" if many else f"[{name}]"
+        title = f"[[{name}]]" if many and "." not in name else f"[{name}]"
         parts.append(f"## {title}\n\n{_sentence(section.__doc__)} Read by {_and(roles)}.\n")
         parts.append("\n".join(_table(name, section, many=many)) + "\n")
     return "\n".join(parts)
@@ -62,17 +62,19 @@ def _sections() -> dict[str, tuple[type[BaseModel], bool]]:
     found: dict[str, tuple[type[BaseModel], bool]] = {}
     for role in ROLES.values():
         for name, field in role.model_fields.items():
-            _add(found, name, field)
+            _add(found, name, field, many=False)
     return found
 
 
-def _add(found: dict[str, tuple[type[BaseModel], bool]], name: str, field: FieldInfo) -> None:
+def _add(found: dict[str, tuple[type[BaseModel], bool]], name: str, field: FieldInfo, *, many: bool) -> None:
     model = _model(field.annotation)
     if model is None or name in found:
         return
-    found[name] = (model, typing.get_origin(field.annotation) is tuple)
+    # A table of one that may stand several times stands as often.
+    many = many or typing.get_origin(field.annotation) is tuple
+    found[name] = (model, many)
     for inner, inner_field in model.model_fields.items():
-        _add(found, f"{name}.{inner}", inner_field)
+        _add(found, f"{name}.{inner}", inner_field, many=many)
     if all(_model(inner.annotation) for inner in model.model_fields.values()):
         del found[name]  # [source] has no keys of its own, only tables
 
@@ -87,11 +89,13 @@ def _table(name: str, section: type[BaseModel], *, many: bool) -> Iterator[str]:
     yield "| Key | Type | Default | Meaning |" if many else "| Key | Type | Default | Meaning | Environment |"
     yield "|---|---|---|---|" if many else "|---|---|---|---|---|"
     for key, field in section.model_fields.items():
+        if _model(field.annotation):
+            continue  # it has a table of its own
         cells = [f"`{key}`", _type(field), _default(field), _sentence(field.description)]
         if not many:
             cells.append(f"`PASSRELAY_{name.replace('.', '__').upper()}__{key.upper()}`")
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    if many:
+    if many and "." not in name:
         yield ""
         yield f"As a whole: `PASSRELAY_{name.upper()}`, a JSON list of objects."
 

@@ -174,6 +174,21 @@ class KeysSettings(Section):
     """`*.pub.json` of every key this host knows, `*.key` of its own."""
 
 
+class AdSettings(Section):
+    """How the operator's tools read this AD domain: `ad check`, `doctor`, `audit`. Nothing is ever written there."""
+
+    servers: Annotated[tuple[Annotated[str, AfterValidator(ldap_url)], ...], Field(min_length=1)]
+    """Domain controllers, tried in this order: ldaps://HOST[:PORT], or ldap://HOST[:PORT] with StartTLS."""
+    ca_file: Path
+    """PEM file with the CA that signed their certificates; nothing else is trusted."""
+    bind_user: Annotated[str, Field(min_length=1)]
+    """An ordinary account without rights of its own: user@domain, or its DN."""
+    password_file: Path
+    """File (mode 0600) with its password."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """For every LDAP call."""
+
+
 class DomainSettings(Section):
     """One AD domain that is enrolled here."""
 
@@ -194,6 +209,8 @@ class DomainSettings(Section):
     """Where the domain's users are in IdM: cn=users,cn=accounts,<suffix> (consumer and ops)."""
     match: Annotated[str, AfterValidator(match_filter)] = DEFAULT_MATCH
     """LDAP filter that finds the one entry; {sam}, {upn}, {guid}, {sid} are put in escaped."""
+    ad: AdSettings | None = None
+    """How to read the domain itself (ops only)."""
 
     @model_validator(mode="after")
     def _sid_with_kvno(self) -> Self:
