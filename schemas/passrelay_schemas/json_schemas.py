@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from passrelay_schemas.envelope import ProtectedHeader, SignedHeader, _Outer
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.keys import KeyDocument
+from passrelay_schemas.news import News
+from passrelay_schemas.news import _Outer as _SignedNews
 from passrelay_schemas.record import Record
 
 _MODELS: dict[str, tuple[type[BaseModel], str, str]] = {
@@ -24,6 +26,8 @@ _MODELS: dict[str, tuple[type[BaseModel], str, str]] = {
     "signed-header": (SignedHeader, "SignedHeader", "`signed` of the envelope, decoded."),
     "key": (KeyDocument, "KeyDocument", "The public half of a key: <key_id>.pub.json."),
     "record": (Record, "Record", "One outcome in the journal or dead stream, or an operator's act."),
+    "signed-news": (_SignedNews, "SignedNews", "What a producer sends once a minute; base64url without padding."),
+    "news": (News, "News", "`news` of signed-news, decoded."),
 }
 
 

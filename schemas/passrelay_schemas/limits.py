@@ -35,6 +35,13 @@ MAX_AHEAD_SECONDS = 86_400
 NOTE_BYTES = 1024
 """A sealed note is padded to this, so its length tells nothing about the account."""
 MAX_RECORD_BYTES = 98304
+MAX_NEWS_BYTES = 65536
+"""All of the following at their most take 36 kB, and a third more as base64url."""
+MAX_NEWS_DOMAINS = 64
+MAX_NEWS_FINGERPRINTS = 16
+MAX_NEWS_VERSION = 64
+MAX_NEWS_REASONS = 32
+MAX_NEWS_KEYS = 64
 MAX_KEY_FILE_BYTES = 65536
 MAX_LINE_BYTES = 16384
 """One line of the stdin source."""

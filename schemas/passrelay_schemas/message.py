@@ -15,6 +15,7 @@ import pika
 from passrelay_schemas.envelope import CONTENT_TYPE, ProtectedHeader
 from passrelay_schemas.envelope import SCHEMA as ENVELOPE_SCHEMA
 from passrelay_schemas.filetime import rfc3339
+from passrelay_schemas.news import SCHEMA as NEWS_SCHEMA
 from passrelay_schemas.record import SCHEMA as RECORD_SCHEMA
 from passrelay_schemas.record import Record
 
@@ -129,3 +130,8 @@ def record_properties(record: Record) -> pika.BasicProperties:
         delivery_mode=PERSISTENT,
         headers={REASON: record.reason} if record.reason else None,
     )
+
+
+def news_properties(producer: str) -> pika.BasicProperties:
+    """Properties of a producer's news."""
+    return pika.BasicProperties(app_id=producer, type=NEWS_SCHEMA, content_type=CONTENT_TYPE, delivery_mode=PERSISTENT)

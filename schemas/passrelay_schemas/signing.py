@@ -1,4 +1,4 @@
-"""Ed25519 signatures over envelopes (RFC 8032): made when an event is published, not when it is spooled."""
+"""Ed25519 signatures (RFC 8032) over envelopes and news: made when one is published, not when an event is spooled."""
 
 from __future__ import annotations
 
@@ -25,22 +25,31 @@ class Signer:
     def sign(self, event: SealedEvent, *, signed_at: datetime) -> bytes:
         """The finished envelope for the broker."""
         signed = SignedHeader(signing_key_id=self.document.key_id, alg=ED25519, signed_at=signed_at).encode()
-        return assemble(event, signed, self._key.sign(signing_input(event, signed)))
+        return assemble(event, signed, self.signature(signing_input(event, signed)))
+
+    def signature(self, message: bytes) -> bytes:
+        """Over these bytes, which must say by their form what they are."""
+        return self._key.sign(message)
 
 
 def verify(envelope: Envelope, key: KeyDocument) -> None:
-    """Check the signature with the keyring's entry: its algorithm counts, never the header's.
+    """Check an envelope's signature with the keyring's entry: its algorithm counts, never the header's.
 
     Raises RevokedError for a revoked key and BadSignatureError when header, key and bytes do not belong together.
     """
-    if key.status is KeyStatus.REVOKED:
-        raise RevokedError(f"signing key {key.key_id} of producer {key.producer} was revoked")
     if envelope.signer.alg != key.algorithm:
         raise BadSignatureError("the header names another algorithm than the keyring does for this key")
-    if envelope.header.producer != key.producer:
+    check(key, producer=envelope.header.producer, signature=envelope.signature, message=envelope.signing_input)
+
+
+def check(key: KeyDocument, *, producer: str, signature: bytes, message: bytes) -> None:
+    """The message is signed with this key, and `producer`, whom it names, is the key's; errors as in `verify`."""
+    if key.status is KeyStatus.REVOKED:
+        raise RevokedError(f"signing key {key.key_id} of producer {key.producer} was revoked")
+    if producer != key.producer:
         raise BadSignatureError("the header names another producer than the keyring does for this key")
     try:
         public = ed25519.Ed25519PublicKey.from_public_bytes(key.public_bytes)
-        public.verify(envelope.signature, envelope.signing_input)
+        public.verify(signature, message)
     except (InvalidSignature, ValueError):
         raise BadSignatureError(f"the signature does not fit signing key {key.key_id}") from None

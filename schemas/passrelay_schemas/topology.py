@@ -14,6 +14,7 @@ EVENTS = "passrelay.events"
 RETRY = "passrelay.retry"
 DEAD = "passrelay.dead"
 JOURNAL = "passrelay.journal"
+NEWS = "passrelay.news"
 
 DELIVERY_LIMIT = 1000
 """Far above what an outage of days can use up; behind it is the dead stream, so that even then nothing is lost."""
@@ -21,6 +22,10 @@ _WORK_BYTES = 8_000_000_000
 _TIER_BYTES = 4_000_000_000
 _STREAM_BYTES = 20_000_000_000
 _SEGMENT_BYTES = 100_000_000
+_NEWS_BYTES = 200_000_000
+"""A producer writes 1.5 to 3 MB a day: a week of ten; of more, as much as fits. Only the newest of each counts."""
+_NEWS_SEGMENT_BYTES = 5_000_000
+"""Streams expire by whole segments."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,22 @@ EXCHANGES = (
     Exchange(RETRY, "direct"),
     Exchange(DEAD, "fanout"),
     Exchange(JOURNAL, "fanout"),
+    Exchange(NEWS, "fanout"),
 )
 
 
-def _stream(name: str) -> Queue:
+def _stream(
+    name: str, *, days: int = 90, most_bytes: int = _STREAM_BYTES, segment_bytes: int = _SEGMENT_BYTES
+) -> Queue:
     return Queue(
         name,
         name,
         "",
         {
             "x-queue-type": "stream",
-            "x-max-age": "90D",
-            "x-max-length-bytes": _STREAM_BYTES,
-            "x-stream-max-segment-size-bytes": _SEGMENT_BYTES,
+            "x-max-age": f"{days}D",
+            "x-max-length-bytes": most_bytes,
+            "x-stream-max-segment-size-bytes": segment_bytes,
         },
     )
 
@@ -96,6 +104,7 @@ def queues(tier_milliseconds: dict[str, int] | None = None) -> tuple[Queue, ...]
     return (
         _stream(DEAD),
         _stream(JOURNAL),
+        _stream(NEWS, days=7, most_bytes=_NEWS_BYTES, segment_bytes=_NEWS_SEGMENT_BYTES),
         Queue(EVENTS, EVENTS, "", _quorum(DEAD, _WORK_BYTES)),
         *(
             Queue(

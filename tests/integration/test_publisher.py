@@ -81,7 +81,7 @@ def broker(shared_broker: Broker) -> Broker:
         shared_broker.start()
     declare(shared_broker)
     shared_broker.purge_all()
-    shared_broker.add_user(PRODUCER, configure="^$", write=r"^passrelay\.events$", read="^$")
+    shared_broker.add_user(PRODUCER, configure="^$", write=r"^passrelay\.(events|news)$", read="^$")
     return shared_broker
 
 

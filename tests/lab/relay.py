@@ -31,7 +31,7 @@ PASSRELAY = Path(sys.executable).with_name("passrelay")
 _PERMISSIONS = {
     "ops": {"configure": r"^passrelay\..*", "write": r"^passrelay\..*", "read": r"^passrelay\..*"},
     "consumer": {"configure": "^$", "write": r"^passrelay\.(retry|dead|journal)$", "read": r"^passrelay\.events$"},
-    "producer": {"configure": "^$", "write": r"^passrelay\.events$", "read": "^$"},
+    "producer": {"configure": "^$", "write": r"^passrelay\.(events|news)$", "read": "^$"},
 }
 
 

@@ -10,6 +10,7 @@ from passrelay_schemas.topology import (
     EVENTS,
     EXCHANGES,
     JOURNAL,
+    NEWS,
     RETRY,
     TIERS,
     Queue,
@@ -28,6 +29,7 @@ def test_the_public_names() -> None:
         "passrelay.retry",
         "passrelay.dead",
         "passrelay.journal",
+        "passrelay.news",
     }
     assert {queue.name for queue in QUORUM} == {
         "passrelay.events",
@@ -36,7 +38,7 @@ def test_the_public_names() -> None:
         "passrelay.retry.10m",
         "passrelay.retry.1h",
     }
-    assert {queue.name for queue in STREAMS} == {"passrelay.dead", "passrelay.journal"}
+    assert {queue.name for queue in STREAMS} == {"passrelay.dead", "passrelay.journal", "passrelay.news"}
 
 
 @pytest.mark.parametrize("queue", QUORUM, ids=lambda queue: queue.name)
@@ -59,14 +61,14 @@ def test_events_fall_into_the_dead_stream_and_tiers_return_to_the_events() -> No
 
 @pytest.mark.parametrize("queue", STREAMS, ids=lambda queue: queue.name)
 def test_streams_are_bounded_in_age_and_size(queue: Queue) -> None:
-    assert queue.arguments["x-max-age"] == "90D"
+    assert queue.arguments["x-max-age"] == ("7D" if queue.name == NEWS else "90D")
     assert queue.arguments["x-max-length-bytes"] > queue.arguments["x-stream-max-segment-size-bytes"] > 0
     assert "x-delivery-limit" not in queue.arguments  # the server refuses it on a stream
 
 
 def test_every_queue_is_fed_and_dead_letters_reach_a_queue() -> None:
     types = {exchange.name: exchange.type for exchange in EXCHANGES}
-    assert types == {EVENTS: "fanout", RETRY: "direct", DEAD: "fanout", JOURNAL: "fanout"}
+    assert types == {EVENTS: "fanout", RETRY: "direct", DEAD: "fanout", JOURNAL: "fanout", NEWS: "fanout"}
     for queue in ALL:
         assert (queue.routing_key == "") == (types[queue.exchange] == "fanout"), queue
     fed = {queue.exchange for queue in ALL}
