@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from passrelay_ops.commands import config, consumer, dead, idm, keys, producer, settle, status, topology
+from passrelay_ops.commands import ad, config, consumer, dead, idm, keys, producer, settle, status, topology
 from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
 from passrelay_schemas.errors import PassrelayError
@@ -25,6 +25,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead.app, name="dead")
 app.add_typer(idm.app, name="idm")
+app.add_typer(ad.app, name="ad")
 app.command("status")(status.status)
 app.command("settle")(settle.settle)
 
