@@ -7,16 +7,17 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 from passrelay_producer.capture import Capture
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.publisher import Publisher
-from passrelay_producer.sources import Source
+from passrelay_producer.sources import REPAIRS, Source
 from passrelay_producer.spool import Spool
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.fault import Faults
@@ -73,6 +74,28 @@ def capture(settings: ProducerSettings, user: str | None) -> tuple[int, int]:
         identity = Identity(settings.keys.directory, log=log)
         taker = Capture(source, spool, identity, metrics=ProducerMetrics(spool), stop=threading.Event(), log=log)
         return taker.take(source.recapture(spool, user))
+
+
+def recapture(settings: ProducerSettings, domain: str, guids: Sequence[UUID]) -> dict[UUID, str]:
+    """Capture the current passwords of these accounts of a domain into the spool, over one connection.
+
+    Who could not be captured, and why. ConfigurationError when this host has no controller of the domain.
+    """
+    if settings.source.samba is None:
+        raise ConfigurationError("[source.samba] is missing: only a domain controller can capture passwords again")
+    from passrelay_producer.sources.samba import SambaSource
+
+    forbid_core_dumps()
+    log = Log("producer")
+    source = SambaSource(settings.source.samba, log, settings.filter)
+    with Spool(settings.spool) as spool:
+        _check_initialised(settings, spool)
+        identity = Identity(settings.keys.directory, log=log)
+        taker = Capture(source, spool, identity, metrics=ProducerMetrics(spool), stop=threading.Event(), log=log)
+        taker.take(source.again(spool, domain, guids))
+        wanted = set(guids)
+        left = {item.guid: REPAIRS[item.reason] for item in spool.pending() if item.guid in wanted}
+        return left | {guid: "[filter] leaves the account out" for guid in guids if spool.is_excluded(guid)}
 
 
 def republish(settings: ProducerSettings, since: datetime) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from passrelay_producer.sources import Excluded, Memory, Page, Result
+from passrelay_producer.sources import About, Excluded, Memory, Page, Result
 from passrelay_producer.sources.samba_cursor import Cursor, newest
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory
 from passrelay_producer.sources.samba_pulse import Pulse
@@ -43,6 +43,7 @@ class SambaSource:
         """The filter was found good by this process."""
         self._log = log
         self._key = OpenPgpKeyFile(settings.gpg_key_file)
+        self._about = About("samba")
 
     def initialise(self, memory: Memory, *, everything: bool) -> Page:
         """`producer init`: the cursor of now (users are listed once, without passwords), or an empty one for all.
@@ -69,6 +70,7 @@ class SambaSource:
         self._report_key()
         path = self._settings.ldapi_path
         with Pulse(path) as pulse, SambaDirectory(path) as directory:
+            self._about = About("samba", domains=(directory.domain,), controller=directory.controller)
             scope = self._scope(directory)
             if not self._trusted(directory, cursor):
                 cursor = Cursor(b"", directory.invocation_id, directory.highest_usn())
@@ -120,8 +122,26 @@ class SambaSource:
         if sam_account_name is not None and not found:
             raise ConfigurationError(f"nothing to capture for {sam_account_name!r}: {why or 'it has no password'}")
 
+    def again(self, memory: Memory, domain: str, guids: Sequence[UUID]) -> Iterator[Page]:
+        """The current passwords of these accounts, as far as the filter lets them in; the cursor stays where it is.
+
+        ConfigurationError when the controller is of another domain.
+        """
+        self._key.check()
+        with SambaDirectory(self._settings.ldapi_path) as directory:
+            if directory.domain != domain:
+                raise ConfigurationError(
+                    f"{self._settings.ldapi_path}: this is a controller of {directory.domain}, not of {domain}: "
+                    "capture them on one of theirs"
+                )
+            yield from Reader(directory, memory, self._scope(directory), self._key).again(guids)
+
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """The spool remembers, so nothing is left to do."""
+
+    def about(self) -> About:
+        """Domain and controller as they were at the last connection, and the keys as their file is now."""
+        return replace(self._about, openpgp_fingerprints=self._key.fingerprints)
 
     def _report_key(self) -> None:
         # Not fatal: passwords that cannot be opened wait as pending, and the order of events does not suffer.
