@@ -1,32 +1,35 @@
-"""The publisher: spooled events, signed now, to the events exchange; the only module here that touches the channel.
+"""The publisher: spooled events, signed now, to the events exchange; the only module here that touches channels.
 
 An event leaves the queue of the spool only when the broker has confirmed it. A returned or refused event, and
-everything that was open on a closed channel, is still there and is tried again.
+everything that was open on a closed channel, is still there and is tried again. News go over a channel of their own,
+because the broker closes a channel that may not do what it tries.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pika
 from pika.channel import Channel
+from pika.exceptions import AMQPError
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.spool import QueuedEvent, Spool
 from passrelay_schemas import topology
-from passrelay_schemas.broker import BrokerSession
+from passrelay_schemas.broker import BrokerSession, describe
 from passrelay_schemas.confirms import ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.message import envelope_properties
+from passrelay_schemas.message import envelope_properties, news_properties
 from passrelay_schemas.settings import BrokerSettings
 
 WINDOW = 512
@@ -35,6 +38,10 @@ _MARK_ROWS = 512
 """Confirmed events are marked in the spool together, at most this many: each mark is a disk flush."""
 _TICK_SECONDS = 1.0
 """How soon events of another process (`producer republish`, `producer capture`) are seen."""
+_DRAINED_SECONDS = 60.0
+"""An emptied queue is news, but no more often than this."""
+_ACCESS_REFUSED = 403
+_NOT_FOUND = 404
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 
 
@@ -43,6 +50,72 @@ def _pause(failures: int) -> float:
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = failures
     return _WAIT(state)
+
+
+class NewsChannel:
+    """The channel of the news, on the connection of the events, opened when there are news to send.
+
+    Whatever becomes of it, events go on: a refusal is one warning until news arrive again, and the next news (a minute
+    later) are the next attempt.
+    """
+
+    def __init__(self, producer: str, *, faults: Faults, log: Log) -> None:
+        self._properties = news_properties(producer)
+        self._guard = faults.guard
+        self._log = log
+        self._channel: Channel | None = None
+        self._news = b""
+        self._returned = False
+        self._troubled = False
+
+    def send(self, connection: Any, news: bytes) -> None:
+        """Publish `news`, or as soon as the channel is open."""
+        self._news = news
+        # Only a connection that is closing, or has no channel left, raises: then the next news try again.
+        with suppress(AMQPError):
+            if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
+                self._channel = connection.channel(on_open_callback=self._guard(self._opened))
+            else:
+                self._publish(self._channel)
+
+    def _opened(self, channel: Channel) -> None:
+        if not channel.is_open:  # the process ends meanwhile
+            return
+        channel.add_on_close_callback(self._guard(self._closed))
+        channel.add_on_return_callback(self._guard(self._came_back))
+        channel.confirm_delivery(self._guard(self._confirmed), callback=self._guard(lambda _: self._publish(channel)))
+
+    def _publish(self, channel: Channel) -> None:
+        if channel.is_open:
+            self._returned = False
+            channel.basic_publish(topology.NEWS, "", self._news, self._properties, mandatory=True)
+
+    def _confirmed(self, frame: Any) -> None:
+        if self._troubled and not self._returned and isinstance(frame.method, pika.spec.Basic.Ack):
+            self._troubled = False
+            self._log.info(Action.RESUMED, exchange=topology.NEWS)
+
+    def _came_back(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        self._returned = True
+        self._refused(f"exchange {topology.NEWS} has no stream", "run `passrelay topology apply`")
+
+    def _closed(self, channel: Channel, reason: Exception) -> None:
+        code = getattr(reason, "reply_code", None)
+        if code == _ACCESS_REFUSED:
+            allow = r"give this user write permission on ^passrelay\.(events|news)$ (rabbitmqctl set_permissions)"
+            self._refused(describe(reason), allow)
+        elif code == _NOT_FOUND:
+            self._refused(describe(reason), "run `passrelay topology apply`")
+
+    def _refused(self, why: str, repair: str) -> None:
+        if not self._troubled:
+            self._log.warning(
+                Action.NEWS_FAULT,
+                exchange=topology.NEWS,
+                why=why,
+                repair=f"{repair}; until then `passrelay doctor` cannot say whether this producer lives, events flow",
+            )
+        self._troubled = True
 
 
 class Publisher:
@@ -57,6 +130,7 @@ class Publisher:
         metrics: ProducerMetrics,
         faults: Faults,
         log: Log,
+        ask_for_news: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = spool
         self._identity = identity
@@ -72,6 +146,9 @@ class Publisher:
             log=log,
         )
         self._channel: Channel | None = None
+        self._news = NewsChannel(identity.producer, faults=faults, log=log)
+        self._ask_for_news = ask_for_news  # of another thread: to put them together takes a look at the whole spool
+        self._drained_at = -_DRAINED_SECONDS
         self._tracker: ConfirmTracker[int] = ConfirmTracker()
         self._ready: deque[QueuedEvent] = deque()  # read from the spool, not published
         self._safe: list[int] = []  # confirmed, not marked
@@ -91,6 +168,15 @@ class Publisher:
         """From any thread. What is in flight stays queued and is published again at the next start."""
         self._session.stop()
 
+    def tell(self, news: bytes) -> None:
+        """From any thread: publish the news once. Dropped when there is no connection, for the next ones say it all."""
+
+        def send() -> None:
+            if self._channel is not None:
+                self._news.send(self._channel.connection, news)
+
+        self._session.call(self._guard(send))
+
     def _wake(self) -> None:
         # One callback at a time is enough, however many events arrive meanwhile.
         if not self._woken.is_set():
@@ -107,6 +193,7 @@ class Publisher:
         self._pausing = False
         self._rewind()
         self._tick()
+        self._ask_for_news()
 
     def _closed(self) -> None:
         self._mark()
@@ -146,6 +233,9 @@ class Publisher:
             self._mark()
         if not self._ready or len(self._tracker) <= WINDOW // 2:
             self._work()
+        if not len(self._tracker) and time.monotonic() - self._drained_at >= _DRAINED_SECONDS:
+            self._drained_at = time.monotonic()
+            self._session.call_later(_TICK_SECONDS, self._guard(self._ask_for_news))
 
     def _tick(self) -> None:
         if self._channel is not None and self._channel.is_open:

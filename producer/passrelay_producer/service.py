@@ -16,6 +16,7 @@ from uuid import UUID
 from passrelay_producer.capture import Capture
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
+from passrelay_producer.news import Newsroom
 from passrelay_producer.publisher import Publisher
 from passrelay_producer.sources import REPAIRS, Source
 from passrelay_producer.spool import Spool
@@ -27,6 +28,7 @@ from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.settings import ProducerSettings
 
 _HOUSEKEEPING_SECONDS = 60
+"""How often the spool is swept and news are sent."""
 _END_SECONDS = 30
 """How long a thread may take to end. A source that waits longer for its directory (an LDAP call may take 300 s) ends
 with the process: what it has not committed to the spool is read again at the next start."""
@@ -172,8 +174,16 @@ class Service:
         self._identity = Identity(settings.keys.directory, log=log)
         self._metrics = ProducerMetrics(spool)
         self._capture = Capture(source, spool, self._identity, metrics=self._metrics, stop=self._stop, log=log)
+        self._newsroom = Newsroom(source, spool, self._identity, metrics=self._metrics, log=log)
+        self._news_wanted = threading.Event()
         self._publisher = Publisher(
-            settings.broker, spool, self._identity, metrics=self._metrics, faults=self._faults, log=log
+            settings.broker,
+            spool,
+            self._identity,
+            metrics=self._metrics,
+            faults=self._faults,
+            log=log,
+            ask_for_news=self._want_news,
         )
         self._capturing = threading.Thread(target=self._capture_all, name="capture", daemon=True)
         self._publishing = threading.Thread(target=self._faults.guard(self._publisher.run), name="publish", daemon=True)
@@ -202,6 +212,10 @@ class Service:
     def _wake(self) -> None:
         self._wakes.put(None)
 
+    def _want_news(self) -> None:
+        self._news_wanted.set()
+        self._wake()
+
     def _capture_all(self) -> None:
         self._faults.guard(self._capture.run)()
         # Only standard input ends by itself: then what is queued is published, and each mark may be the last.
@@ -218,14 +232,25 @@ class Service:
                 self._wakes.get(timeout=max(0.0, due - time.monotonic()))
             if time.monotonic() >= due:
                 self._housekeep()
+                self._news_wanted.set()
                 due = time.monotonic() + _HOUSEKEEPING_SECONDS
+            if self._news_wanted.is_set():
+                self._news_wanted.clear()
+                self._tell_news()
 
     def _end(self) -> None:
         """Capturing first: what it has in hand is committed and published at the next start at the latest."""
         self._stop.set()
         self._capturing.join(_END_SECONDS)
+        if self._faults.error is None:
+            self._tell_news(stopping=True)
         self._publisher.stop()
         self._publishing.join(_END_SECONDS)
+
+    def _tell_news(self, *, stopping: bool = False) -> None:
+        news = self._newsroom.write(stopping=stopping)
+        if news is not None:
+            self._publisher.tell(news)
 
     def _housekeep(self) -> None:
         try:

@@ -48,12 +48,18 @@ class Statistics:
 
     events: Mapping[tuple[str, str], int]
     """How many by (state, recipient_key_id)."""
-    oldest_queued_at: float | None
+    oldest_queued_by_key: Mapping[str, float]
+    """By recipient_key_id, of those that have queued events."""
     used_bytes: int
     """What max_bytes is compared with: the file's pages in use."""
     free_bytes: int
     """How much more can be captured: free disk space, or what unpublished events leave of max_bytes."""
     pending: Mapping[PendingReason, int]
+
+    @property
+    def oldest_queued_at(self) -> float | None:
+        """When the oldest queued event was queued."""
+        return min(self.oldest_queued_by_key.values(), default=None)
 
 
 class Spool:
@@ -239,10 +245,9 @@ class Spool:
             pending = connection.execute("SELECT reason, count(*) FROM pending GROUP BY reason").fetchall()
         queued = [row for row in rows if row[0] == "queued"]
         queued_bytes = sum(row[3] + row[2] * _ROW_OVERHEAD for row in queued)
-        oldest = min((row[4] for row in queued), default=None)
         return Statistics(
             events={(state, key_id): count for state, key_id, count, _, _ in rows},
-            oldest_queued_at=None if oldest is None else oldest / 1000,
+            oldest_queued_by_key={row[1]: row[4] / 1000 for row in queued},
             used_bytes=self._used_bytes(),
             free_bytes=max(0, min(shutil.disk_usage(self.path.parent).free, self._max_bytes - queued_bytes)),
             pending={PendingReason(reason): count for reason, count in pending},

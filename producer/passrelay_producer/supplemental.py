@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import struct
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +86,16 @@ def _take(blob: bytes, position: int, found: dict[str, bytes]) -> int:
 
 
 class OpenPgpKeyFile:
-    """The secret keys whose public halves smb.conf names in `password hash gpg key ids`; read again when replaced."""
+    """The secret keys whose public halves smb.conf names in `password hash gpg key ids`; read again when replaced.
+
+    Callable from any thread.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._seen: tuple[int, ...] | None = None
-        self._decryptors: list[PyDecryptor] = []
+        self._decryptors: list[tuple[str, PyDecryptor]] = []
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -103,11 +108,21 @@ class OpenPgpKeyFile:
 
     def check(self) -> None:
         """Read the file if it changed. KeyFileError: missing, readable by others, no usable secret key."""
-        state = self.state
-        if state == self._seen and self._decryptors:
-            return
-        self._decryptors = _decryptors(self._path)
-        self._seen = state
+        with self._lock:
+            state = self.state
+            if state == self._seen and self._decryptors:
+                return
+            self._decryptors = _decryptors(self._path)
+            self._seen = state
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the (primary) keys in the file as it is now, as GnuPG prints them; none where it cannot be used."""
+        try:
+            self.check()
+        except ConfigurationError:
+            return ()
+        return tuple(fingerprint for fingerprint, _ in self._decryptors)
 
     def open(self, message: bytes) -> bytes:
         """The content of an OpenPGP message; ClearTextError(KEY_MISSING) when no key of the file opens it."""
@@ -117,7 +132,7 @@ class OpenPgpKeyFile:
             self.check()
         except KeyFileError:
             raise ClearTextError(PendingReason.KEY_MISSING) from None
-        for decryptor in self._decryptors:
+        for _, decryptor in self._decryptors:
             try:
                 opened = pysequoia.decrypt(message, decryptor=decryptor)
             except Exception:  # noqa: BLE001, S112 - pysequoia has no error type of its own; each key may fail
@@ -127,7 +142,8 @@ class OpenPgpKeyFile:
         raise ClearTextError(PendingReason.KEY_MISSING)
 
 
-def _decryptors(path: Path) -> list[PyDecryptor]:
+def _decryptors(path: Path) -> list[tuple[str, PyDecryptor]]:
+    """Each secret key of the file, with its fingerprint (RFC 9580 5.5.4) in upper case hex."""
     try:
         from pysequoia import Tsk
         from pysequoia.packet import PacketPile, Tag
@@ -150,7 +166,7 @@ def _decryptors(path: Path) -> list[PyDecryptor]:
             if packet.tag == Tag.SecretKey:
                 keys.append([])
             keys[-1].append(packet)
-        decryptors = [Tsk.from_packets(key).decryptor() for key in keys]
+        decryptors = [(key[0].fingerprint.upper(), Tsk.from_packets(key).decryptor()) for key in keys]
     except Exception:  # noqa: BLE001 - pysequoia has no error type of its own, and its text quotes a stack
         decryptors = []
     if not decryptors:

@@ -30,6 +30,7 @@ class Action(StrEnum):
     CAPTURE_FAILED = "capture_failed"
     SOURCE_RESTORED = "source_restored"
     SPOOL_FULL = "spool_full"
+    NEWS_FAULT = "news_fault"
     KEYRING_READ = "keyring_read"
     KEYRING_FAULT = "keyring_fault"
     DIRECTORY_UP = "directory_up"

@@ -17,7 +17,7 @@ from passrelay_producer.capture import Capture, seal_page
 from passrelay_producer.filters import Rule
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
-from passrelay_producer.sources import AccountState, Excluded, Memory, Page, Pending, PendingReason, Result
+from passrelay_producer.sources import About, AccountState, Excluded, Memory, Page, Pending, PendingReason, Result
 from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas import keys
 from passrelay_schemas.envelope import SealedEvent
@@ -51,6 +51,9 @@ class ListedSource:
 
     def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
         return self.pages(memory, threading.Event())
+
+    def about(self) -> About:
+        return About("stdin")
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         self.told.append((page, results))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from passrelay_producer.filters import Rule
@@ -80,6 +80,16 @@ class Page:
     cursor: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class About:
+    """Where a source captures, for the producer's news (passrelay_schemas.news says what each means)."""
+
+    kind: Literal["samba", "stdin", "hook"]
+    domains: Sequence[str] = ()
+    controller: str | None = None
+    openpgp_fingerprints: Sequence[str] = ()
+
+
 Result = UUID | EventError
 """What became of one event of a page: its id in the spool, or why it could not be sealed."""
 
@@ -117,3 +127,6 @@ class Source(Protocol):
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """The page is durable (a result for each event)."""
+
+    def about(self) -> About:
+        """What is known so far, from any thread; nobody is asked for it."""

@@ -75,6 +75,8 @@ class SambaDirectory:
         self._connection = ldap3.Connection(server, receive_timeout=_TIMEOUT_SECONDS, raise_exceptions=True)
         self.base_dn = ""
         self.domain = ""
+        self.controller: str | None = None
+        """Its dnsHostName."""
         self.invocation_id = UUID(int=0)
 
     def __enter__(self) -> Self:
@@ -83,9 +85,10 @@ class SambaDirectory:
             with self._explained("open"):
                 # Never ldap3's own `with connection`: it binds anonymously, and then the secrets are gone.
                 self._connection.open(read_server_info=False)
-            root = self._base("", ["defaultNamingContext", "dsServiceName"])
+            root = self._base("", ["defaultNamingContext", "dsServiceName", "dnsHostName"])
             self.base_dn = root["defaultNamingContext"][0].decode()
             self.domain = ".".join(value for _, value, _ in parse_dn(self.base_dn)).lower()
+            self.controller = next((name.decode() for name in root.get("dnsHostName", [])), None)
             settings = self._base(root["dsServiceName"][0].decode(), ["invocationId"])
             self.invocation_id = UUID(bytes_le=settings["invocationId"][0])
         except BaseException:

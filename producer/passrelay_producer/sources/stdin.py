@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from passrelay_producer.filters import Filter
-from passrelay_producer.sources import Excluded, Memory, Page, Result
+from passrelay_producer.sources import About, Excluded, Memory, Page, Result
 from passrelay_producer.sources.stdin_line import ExcludedError, parse_line
 from passrelay_schemas import filetime, limits
 from passrelay_schemas.errors import ConfigurationError, EventError, PassrelayError, TooLargeError
@@ -118,6 +118,10 @@ class StdinSource:
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """Answer the page's lines, together with those of the same batch that were refused before."""
         self._answer(dict(zip(page.tags, results, strict=True)))
+
+    def about(self) -> About:
+        """The domains of the configuration."""
+        return About("stdin", domains=tuple(self._domains))
 
     def _read(self) -> None:
         # os.read, because a thread that hangs in sys.stdin.buffer would hold its lock when the process ends.
