@@ -1,0 +1,1 @@
+"""`passrelay audit`: AD's password version of every user against what IdM's entry carries."""

@@ -1,0 +1,114 @@
+"""One domain's users and IdM's entries side by side, a batch at a time: memory does not grow with the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+from uuid import UUID
+
+from passrelay_consumer.result_codes import DirectoryError
+from passrelay_ops.audit.account import AdAccount
+from passrelay_ops.audit.entries import BATCH, Entries
+from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, judge
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.settings import DomainSettings, IdmSettings
+
+Item = TypeVar("Item")
+_OF_THE_MOMENT = frozenset({State.BEHIND, State.NEVER_SYNCED})
+
+
+class Users(Protocol):
+    """AD's side."""
+
+    def users(self, name: str | None = None) -> Iterator[AdAccount]:
+        """Every user, or one by name."""
+
+    def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
+        """These users as the controller with the newest password of each shows them."""
+
+
+class Server(Protocol):
+    """One IdM server."""
+
+    url: str
+
+    def look(self, users: Sequence[AdAccount]) -> list[Sight]:
+        """What it shows for each of these users; DirectoryError when it does not answer."""
+
+    def close(self) -> None:
+        """Drop the connection."""
+
+
+class Comparison:
+    """A context. What it yields is (user, finding); a user whom AD deleted meanwhile is left out."""
+
+    def __init__(self, users: Users, servers: Sequence[Server], rules: Rules) -> None:
+        self._users = users
+        self._servers = list(servers)
+        self._rules = rules
+        self.silent: dict[str, str] = {}
+        """IdM servers that did not answer, and why: there nothing is proven."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self._servers:
+            server.close()
+
+    def everybody(self, name: str | None = None) -> Iterator[tuple[AdAccount, Finding]]:
+        """Every user of the domain, or one by name. UnavailableError when a side cannot be read."""
+        versions = searched = 0
+        for batch in parts(self._users.users(name), BATCH):
+            searched += sum(user.left_out is None for user in batch)
+            versions += sum(user.kvno > 0 for user in batch)
+            yield from self._judged(batch)
+        if searched and not versions:
+            raise ConfigurationError(
+                "AD shows no msDS-KeyVersionNumber of any user: let the account of [domain.ad] read it"
+            )
+
+    def again(self, guids: Iterable[UUID]) -> Iterator[tuple[AdAccount, Finding]]:
+        """These users, by what every domain controller shows."""
+        for part in parts(guids, BATCH):
+            yield from self._judged(list(self._users.newest(part).values()))
+
+    def _judged(self, batch: Sequence[AdAccount]) -> Iterator[tuple[AdAccount, Finding]]:
+        shown = []
+        for server in self._servers:
+            if server.url not in self.silent:
+                try:
+                    shown.append(server.look(batch))
+                except DirectoryError as error:
+                    self.silent[server.url] = str(error)
+        if not shown:
+            silent = "; ".join(f"{url}: {why}" for url, why in self.silent.items())
+            raise UnavailableError(f"no IdM server can be read: {silent}")
+        for user, *sights in zip(batch, *shown, strict=True):
+            yield user, judge(user, sights, self._rules)
+
+
+def of_the_moment(finding: Finding) -> bool:
+    """A second look may see it otherwise: a change was on its way, or one controller had not heard of it yet."""
+    return finding.state in _OF_THE_MOMENT or finding.cause is Cause.AHEAD
+
+
+def rules(domain: DomainSettings, idm: IdmSettings) -> Rules:
+    """The rules of one domain."""
+    return Rules(domain.epoch, idm.protected_groups, idm_newer_wins=idm.initial == "idm-newer-wins")
+
+
+def servers(domain: DomainSettings, idm: IdmSettings) -> list[Entries]:
+    """IdM's servers, not connected yet."""
+    return [Entries(url, idm, domain) for url in idm.servers]
+
+
+def parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items, so many at a time."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part

@@ -1,0 +1,107 @@
+"""One line of an audit's result: a user, how he stands, where his password is, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+from uuid import UUID
+
+from passrelay_ops.audit.account import AdAccount
+from passrelay_ops.audit.state import QUIET, Cause, Finding, State
+from passrelay_ops.audit.whereabouts import IN_FLIGHT, Trace
+from passrelay_schemas.filetime import rfc3339, to_datetime
+from passrelay_schemas.marker import Marker
+from passrelay_schemas.verdict import REPAIRS, Reason
+
+COLUMNS = ("domain", "user", "state", "ad_kvno", "ad_changed_at", "applied_at", "where", "detail", "repair", "guid")
+_CAPTURE = "`passrelay producer capture --user {user}` on a domain controller of {domain}"
+_BY_CAUSE = {
+    Cause.AMBIGUOUS: REPAIRS[Reason.AMBIGUOUS],
+    Cause.EPOCH: "set [[domain]] epoch here as on the consumers (docs/runbooks/restores.md)",
+    Cause.ORDER: "set back the [[domain]] order, or begin a new epoch (docs/runbooks/restores.md)",
+    Cause.AHEAD: "was AD restored from a backup? Then raise the [[domain]] epoch (docs/runbooks/restores.md)",
+    Cause.UNREADABLE: "correct the marker as Directory Manager; no other program may write it",
+    Cause.NO_VERSION: "let the account of [domain.ad] read msDS-KeyVersionNumber of this user",
+    Cause.ONE_SERVER: "replication is behind or broken: repair it, then `passrelay settle --since 24h`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One user of AD."""
+
+    domain: str
+    user: str
+    guid: UUID
+    state: State
+    ad_kvno: int
+    ad_changed_at: str | None
+    applied_at: str | None
+    where: str | None
+    """None where nothing is on its way or missing."""
+    repair: str
+    detail: str
+
+    @classmethod
+    def of(cls, domain: str, user: AdAccount, finding: Finding, trace: Trace | None) -> Self:
+        """The row of a user; `trace` is None where nobody looked for his password on its way."""
+        detail = "; ".join(text for text in (finding.detail, trace.detail if trace else "") if text)
+        return cls(
+            domain=domain,
+            user=user.name,
+            guid=user.guid,
+            state=finding.state,
+            ad_kvno=user.kvno,
+            ad_changed_at=rfc3339(to_datetime(user.changed_at)) if user.changed_at else None,
+            applied_at=finding.marker.applied_at if finding.marker else None,
+            where=trace.where if trace else None,
+            repair=advice(domain, user, finding, trace),
+            detail=detail,
+        )
+
+    def saying(self, repair: str) -> Self:
+        """The same row with another repair."""
+        return replace(self, repair=repair)
+
+    def document(self) -> dict[str, Any]:
+        """The row in a document or sheet."""
+        row = {name: getattr(self, name) for name in COLUMNS}
+        return {**row, "state": self.state.value, "guid": str(self.guid)}
+
+
+def advice(domain: str, user: AdAccount, finding: Finding, trace: Trace | None) -> str:
+    """What heals this user; empty where there is nothing to do."""
+    capture = _CAPTURE.format(user=user.name, domain=domain)
+    if finding.state in QUIET:
+        return ""
+    if finding.state is State.CHANGED_IN_IDM:
+        return (
+            "his next change in AD wins; to give him AD's password now: "
+            f"`passrelay idm marker reset {user.name} --yes`, then {capture}"
+        )
+    if finding.cause is Cause.IDENTITY:
+        return REPAIRS[Reason.IDENTITY]
+    if finding.cause is Cause.IDM_NEWER:
+        return (
+            "his next change in AD wins; to give him AD's password now: "
+            f"`passrelay idm marker rebind {user.name} --guid {user.guid} --yes`, then {capture}"
+        )
+    if finding.cause in _BY_CAUSE:
+        return _BY_CAUSE[finding.cause]
+    return _of_the_way(capture, finding, trace)
+
+
+def _of_the_way(capture: str, finding: Finding, trace: Trace | None) -> str:
+    """For what is missing in IdM: what the way there tells."""
+    if trace is not None and trace.where == IN_FLIGHT:
+        return "nothing: it comes by itself" if finding.state is not State.NOT_IN_IDM else "create the user in IdM"
+    if trace is not None and trace.reason is not None:
+        return REPAIRS.get(trace.reason) or capture
+    if finding.state is State.NOT_IN_IDM:
+        return f"create the user in IdM, then {capture}; or leave him out with [filter] of the producers"
+    return f"see that the producers run, then {capture}"
+
+
+def marker_of(finding: Finding) -> Marker | None:
+    """The marker that stands at the entry, unless it is another account's."""
+    return None if finding.cause is Cause.IDENTITY else finding.marker
