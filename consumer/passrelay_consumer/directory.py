@@ -161,7 +161,7 @@ class Directory:
 
     def probe(self, password: Secret) -> ProbeResult:
         """Set `password` (random) on the disabled probe entry and look whether it was expired at once."""
-        entry = self._settings.probe_entry
+        entry = self._settings.probe_entry(self.url)
         try:
             self._open()
         except DirectoryError as error:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from passrelay_schemas.distinguished_name import canonical
+from passrelay_schemas.distinguished_name import canonical, components
 from passrelay_schemas.envelope import ProducerName
 from passrelay_schemas.event import DomainName, Sid
 from passrelay_schemas.order import Order
@@ -36,6 +36,7 @@ from passrelay_schemas.setting_values import (
 )
 
 DEFAULT_DIRECTORY = Path("/etc/passrelay")
+_USUAL_PORTS = {"ldaps": 636, "ldap": 389}
 DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
 
 
@@ -99,6 +100,8 @@ class SambaSourceSettings(Section):
     """The DC's private LDAP socket; only root can open it."""
     gpg_key_file: Path = Path("/etc/passrelay/samba-gpg.key")
     """The secret OpenPGP key (exported, mode 0600) whose public half is in smb.conf `password hash gpg key ids`."""
+    smb_conf: Path = Path("/etc/samba/smb.conf")
+    """Samba's own configuration; only `doctor` reads it."""
     poll_ms: Annotated[int, Field(ge=5, le=60_000)] = 50
     """How often the DC is asked for changes, in milliseconds."""
 
@@ -257,7 +260,8 @@ class IdmSettings(Section):
     """The attribute that says which write set the password; single-valued. Unset: passrelayProof beside
     passrelayMarker, and none beside a marker_attribute of your own, which is right with one server only."""
     probe_dn: Annotated[str, AfterValidator(canonical)] | None = None
-    """The disabled entry on which servers are tried; default: uid=passrelay-probe beside bind_dn."""
+    """The disabled entry on which a server is tried; default: uid=passrelay-probe beside bind_dn. With several servers
+    each has one of its own, named after this one and the server: uid=passrelay-probe-idm1.example."""
     unlock: bool = True
     """Also set krbLastAdminUnlock, so that a locked user can log in with the new password."""
     carry_must_change: bool = True
@@ -304,9 +308,30 @@ class IdmSettings(Section):
         return self.settle and len(self.servers) > 1
 
     @property
-    def probe_entry(self) -> str:
-        """The probe's DN."""
+    def probe_base(self) -> str:
+        """The effective probe_dn."""
         return self.probe_dn or "uid=passrelay-probe," + self.bind_dn.partition(",")[2]
+
+    def probe_entry(self, url: str) -> str:
+        """The DN of the entry on which this server is tried."""
+        return own_probe(self.probe_base, url) if len(self.servers) > 1 else self.probe_base
+
+    @property
+    def probe_entries(self) -> tuple[str, ...]:
+        """Every server's, once each."""
+        return tuple(dict.fromkeys(self.probe_entry(url) for url in self.servers))
+
+
+def own_probe(probe_dn: str, url: str) -> str:
+    """One server's own probe: the first name with the server's host appended, and its port where it is an unusual one.
+
+    Replication carries a probe to every server. Were it one entry for all, a good server's expiration time could arrive
+    over a bad server's before it is read there (docs/adr/0015-one-probe-per-server.md).
+    """
+    name, *above = components(probe_dn)
+    parts = urlsplit(url)
+    port = "" if parts.port in {None, _USUAL_PORTS.get(parts.scheme)} else f":{parts.port}"
+    return ",".join([f"{name}-{parts.hostname}{port}", *above])
 
 
 class ConsumerTableSettings(Section):

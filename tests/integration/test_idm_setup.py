@@ -22,6 +22,7 @@ from passrelay_ops.commands import idm_setup
 from passrelay_ops.idm import view as view_module
 from passrelay_ops.idm import work
 from passrelay_ops.idm.view import View
+from passrelay_schemas.settings import own_probe
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import Changes, add, delete, modify
@@ -440,7 +441,7 @@ def test_two_servers_are_set_up_and_taken_back_together(
     assert {change["dn"]: len(change["servers"]) for change in done["changes"]} == {
         "cn=schema": 2,
         a.service_dn: 1,
-        a.probe_dn: 1,
+        **{own_probe(a.probe_dn, server.ldaps_url): 1 for server in (a, b)},
         a.search_base: 1,
     }
     assert office.probe(a).ok
@@ -475,7 +476,10 @@ def test_a_server_that_replication_does_not_reach_is_named(
     # The accounts stand on b alone. A second pair on a, the first of the list, would end as a replication conflict.
     office.idm = {}
     document = office.run("setup", "--yes", exit_code=1)
-    assert [(change["dn"], change["servers"]) for change in document["changes"]] == [("cn=schema", [a.ldaps_url])] * 2
+    changes = [(change["dn"], change["servers"]) for change in document["changes"]]
+    # With two servers each needs a probe of its own, an account and its rules.
+    probes = [own_probe(a.probe_dn, server.ldaps_url) for server in (a, b)]
+    assert changes == [("cn=schema", [a.ldaps_url])] * 2 + [(dn, [b.ldaps_url]) for dn in probes * 2]
     late = {(row["subject"], row["id"]) for row in document["checks"] if row["result"] == "fail"}
     assert late == {(a.ldaps_url, check) for check in ("idm.account", "idm.probe", "idm.access")}
     monkeypatch.setattr(work, "REPLICATION_SECONDS", 30.0)
@@ -487,6 +491,8 @@ def test_a_server_that_replication_does_not_reach_is_named(
     office.idm = {"servers": [a.ldaps_url, "ldaps://127.0.0.1:9"]}
     undone = office.run("setup", "--undo", "--yes", exit_code=3)
     assert "would give it back" in undone["stays"][0]
+    # Also the probe of the time when b was alone.
+    assert {a.probe_dn, *probes} <= {change["dn"] for change in undone["changes"]}
     suppliers.wait_in_sync()
     office.idm = {}
     assert office.run("setup", "--undo", "--yes")["written"] is True

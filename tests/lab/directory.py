@@ -17,6 +17,7 @@ from ldap3.core.results import RESULT_INVALID_CREDENTIALS
 from passrelay_ops.idm.ldif import render
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import wanted
+from passrelay_schemas.settings import own_probe
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory_connection import close, ldaps_connection
 from tests.lab.directory_template import (
@@ -70,6 +71,8 @@ class Directory:
         self.search_base = f"cn=users,cn=accounts,{suffix}"
         self.service_dn = f"uid=passrelay,cn=sysaccounts,cn=etc,{suffix}"
         self.probe_dn = f"uid=passrelay-probe,cn=sysaccounts,cn=etc,{suffix}"
+        self.listed_as = [self.ldaps_url]
+        """The addresses under which a list of several servers names those of this tree: each has a probe of its own."""
         self.password_file = folder / "service.password"
         self.manager_file = folder / "manager.password"
         """Directory Manager's password, mode 0600, as an administrator keeps it while he sets a server up."""
@@ -247,6 +250,7 @@ class Directory:
         site = Site(
             service_dn=self.service_dn,
             probe_dn=self.probe_dn,
+            probe_dns=(self.probe_dn, *(own_probe(self.probe_dn, url) for url in self.listed_as)),
             search_bases=(self.search_base,),
             suffix=self.suffix,
             password_file=self.password_file,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,17 +43,17 @@ class Suppliers:
         *,
         storage_scheme: str | None = None,
         b_ahead: timedelta = timedelta(),
+        make: Callable[..., Directory] = Directory,
     ) -> None:
-        self.a = Directory(folder / "a", reservations, ca, storage_scheme=storage_scheme)
+        self.a = make(folder / "a", reservations, ca, storage_scheme=storage_scheme)
         clock = environment(b_ahead) if b_ahead else None
-        self.b = Directory(
-            folder / "b", reservations, ca, storage_scheme=storage_scheme, set_up=False, environment=clock
-        )
+        self.b = make(folder / "b", reservations, ca, storage_scheme=storage_scheme, set_up=False, environment=clock)
         # Schema, accounts and access rules come to `b` by replication, as they would in IdM.
         self.b.password_file = self.a.password_file
         self._links = {server: Proxy(reservations, server.listening.ldaps) for server in (self.a, self.b)}
         self._doors = {server: Proxy(reservations, server.listening.ldaps) for server in (self.a, self.b)}
         self.urls = {server: f"ldaps://localhost:{door.port}" for server, door in self._doors.items()}
+        self.a.listed_as = [*self.urls.values(), self.a.ldaps_url, self.b.ldaps_url]
         self._manager_password = secrets.token_urlsafe(24)
 
     def start(self) -> None:

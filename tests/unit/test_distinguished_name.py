@@ -56,7 +56,7 @@ def settings(**fields: str) -> IdmSettings:
 def test_settings_take_blanks_out_and_refuse_what_is_no_dn() -> None:
     copied = settings(bind_dn=SERVICE.replace(",", ", "))
     assert copied.bind_dn == SERVICE
-    assert copied.probe_entry == f"uid=passrelay-probe,{parent(SERVICE)}"
+    assert copied.probe_entries == (f"uid=passrelay-probe,{parent(SERVICE)}",)
     for field in ("bind_dn", "probe_dn"):
         with pytest.raises(ValidationError, match="not a DN"):
             settings(**{field: "passrelay"})

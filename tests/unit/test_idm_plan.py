@@ -22,7 +22,7 @@ from passrelay_ops.idm.plan import missing, to_set_up, to_take_back
 from passrelay_ops.idm.server import Attributes
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View
-from passrelay_schemas.distinguished_name import folded
+from passrelay_schemas.distinguished_name import folded, parent
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 from tests.lab.enrolment import toml
@@ -31,11 +31,13 @@ from tests.lab.folder import CANARY
 ROOT = Path(__file__).resolve().parents[2]
 SUFFIX = "dc=idm,dc=test"
 SERVICE = f"uid=passrelay,cn=sysaccounts,cn=etc,{SUFFIX}"
+PROBE = SERVICE.replace("passrelay", "passrelay-probe")
 BASE = f"cn=users,cn=accounts,{SUFFIX}"
 A, B = "ldaps://a", "ldaps://b"
 SITE = Site(
     service_dn=SERVICE,
-    probe_dn=SERVICE.replace("passrelay", "passrelay-probe"),
+    probe_dn=PROBE,
+    probe_dns=(PROBE,),
     search_bases=(BASE,),
     suffix=SUFFIX,
     password_file=Path("/etc/passrelay/idm.password"),
@@ -167,6 +169,21 @@ def test_each_place_with_users_gets_its_rules() -> None:
     wanted = templates.wanted(replace(SITE, search_bases=(BASE, f"ou=people,{SUFFIX}")))
     ruled = [record.dn for record in wanted.tree if record.kind == "modify"]
     assert ruled == [BASE, f"ou=people,{SUFFIX}", SITE.probe_dn]
+
+
+def test_undo_takes_back_the_probes_of_every_earlier_list_of_servers() -> None:
+    several = settings(servers=[A, B])
+    view = applied(server(), WANTED.records)
+    now = Site.of(several, [domain(BASE)])
+    view = applied(view, [step.record for step in to_set_up(templates.wanted(now), [view])])
+    foreign = f"uid=passrelay-probe-c,{parent(SERVICE)}"
+    view = applied(view, [Record(foreign, "add", (Change("add", "uid", ("passrelay-probe-c",)),))])
+    view = replace(view, probes=(PROBE, *several.probe_entries, foreign))
+    for site in (SITE, replace(now, realm=SITE.realm)):
+        taken = undo.plan(site, undo.all_made(templates.wanted(site), [view]), [view], marked=0, markers_too=False)
+        deleted = {step.record.dn for step in taken.steps if step.record.kind == "delete"}
+        assert deleted == {PROBE, *several.probe_entries, SERVICE}
+        assert [why for why in taken.stays if foreign in why] == list(taken.stays)
 
 
 def test_the_password_is_never_a_value() -> None:

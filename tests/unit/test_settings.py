@@ -164,7 +164,7 @@ def test_the_documented_files_load(tmp_path: Path) -> None:
     assert one.source.samba is not None
     other = consumer(tmp_path)
     assert other.domain[0].order is Order.KVNO
-    assert other.idm.probe_entry == "uid=passrelay-probe,cn=sysaccounts,cn=etc,dc=idm,dc=test"
+    assert other.idm.probe_base == "uid=passrelay-probe,cn=sysaccounts,cn=etc,dc=idm,dc=test"
     assert other.consumer.held == 16
     path = tmp_path / "ops.toml"
     path.write_text(OPS)
@@ -538,3 +538,17 @@ def test_several_servers_need_a_proof_of_its_own() -> None:
     with pytest.raises(ValueError, match="two attributes"):
         idm(marker_attribute="carLicense", proof_attribute="carlicense")
     assert idm(servers=several, marker_attribute="carLicense", proof_attribute="employeeType").settles
+
+
+@pytest.mark.parametrize(
+    ("servers", "names"),
+    [
+        (["ldaps://idm1.example:1636"], ["probe"]),
+        (["ldaps://idm1.example", "ldaps://IDM2.example:636/"], ["probe-idm1.example", "probe-idm2.example"]),
+        (["ldap://idm1.example:389", "ldaps://idm1.example"], ["probe-idm1.example"]),
+        (["ldaps://[::1]:1636", "ldap://idm2:636"], ["probe-::1:1636", "probe-idm2:636"]),
+    ],
+)
+def test_each_of_several_servers_has_a_probe_of_its_own(servers: list[str], names: list[str]) -> None:
+    found = idm(servers=servers, probe_dn="uid=probe, cn=etc, dc=idm")
+    assert found.probe_entries == tuple(f"uid={name},cn=etc,dc=idm" for name in names)

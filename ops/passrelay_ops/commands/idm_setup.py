@@ -92,6 +92,7 @@ def setup(
         needed = wanted(site)
         setting_up.check_possible(site, usable)
         if take_back:
+            needed = undo.all_made(needed, usable)
             _take_back(report, idm, site, needed, login, views, markers=markers, yes=yes)
         else:
             _set_up(report, idm, site, needed, login, usable, yes=yes)

@@ -26,13 +26,12 @@ def rows(site: Site, wanted: Wanted, view: View) -> list[Row]:
             *_up_to(view),
             *(_row(view, check, Result.UNKNOWN, "the server could not be read") for check in _AFTER_BIND),
         ]
-    service, probe, *access = wanted.tree
     return [
         *_up_to(view),
         _schema(site, wanted, view),
-        _present(view, "idm.account", [service]),
-        _present(view, "idm.probe", [probe]),
-        _present(view, "idm.access", access),
+        _present(view, "idm.account", [wanted.service]),
+        _present(view, "idm.probe", wanted.probes),
+        _present(view, "idm.access", wanted.access),
         _managers(wanted, view),
         _login(site, view),
     ]

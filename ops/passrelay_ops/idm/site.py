@@ -22,6 +22,9 @@ class Site:
 
     service_dn: str
     probe_dn: str
+    """The name from which every probe's begins."""
+    probe_dns: tuple[str, ...]
+    """The probes in use: this very name with one server, else one for each server."""
     search_bases: tuple[str, ...]
     """Where the users are, once each."""
     suffix: str
@@ -44,7 +47,8 @@ class Site:
         if not bases:
             raise ConfigurationError("[[domain]]: search_base is needed: cn=users,cn=accounts,<suffix>")
         service = _dn("[idm] bind_dn", idm.bind_dn)
-        probe = _dn("[idm] probe_dn", idm.probe_entry)
+        probe = _dn("[idm] probe_dn", idm.probe_base)
+        probes = tuple(_dn("[idm] servers, probe_dn", dn) for dn in idm.probe_entries)
         for key, dn in (("bind_dn", service), ("probe_dn", probe)):
             if not components(dn)[0].lower().startswith("uid="):
                 raise ConfigurationError(f"[idm] {key} {dn}: setup makes accounts named by uid: begin it with uid=")
@@ -57,6 +61,7 @@ class Site:
         return cls(
             service_dn=service,
             probe_dn=probe,
+            probe_dns=probes,
             search_bases=tuple(bases.values()),
             suffix=suffix,
             password_file=idm.password_file,

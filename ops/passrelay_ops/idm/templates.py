@@ -29,10 +29,18 @@ class Wanted:
 
     schema: tuple[Record, ...]
     """On every server. It replicates too, but only together with a change of an entry."""
-    tree: tuple[Record, ...]
-    """On one server; replication carries it. Service account, probe, then what they may do."""
+    service: Record
+    """The service account. It, the probes and the rules are written on one server; replication carries them."""
+    probes: tuple[Record, ...]
+    access: tuple[Record, ...]
+    """What the service account may do, with users and with probes."""
     managers: tuple[Record, ...]
     """On every server with IPA's password plugin, because cn=config is not replicated."""
+
+    @property
+    def tree(self) -> tuple[Record, ...]:
+        """What replication carries, in the order in which it can be applied."""
+        return (self.service, *self.probes, *self.access)
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -45,21 +53,24 @@ def wanted(site: Site) -> Wanted:
     names = {
         "service_dn": site.service_dn,
         "service_uid": _uid(site.service_dn),
-        "probe_dn": site.probe_dn,
-        "probe_uid": _uid(site.probe_dn),
         "realm": site.realm,
         "password_file": quote(str(site.password_file)),
         "admins_dn": site.admins_dn,
         "markers": " || ".join(site.markers),
     }
-    accounts = parse(_filled("accounts", names))
-    # One record for each place where users are, and one for the probe.
-    users, probe = parse(_filled("access", names))
-    access = [replace(users, dn=base) for base in site.search_bases]
+
+    def records(name: str, **more: str) -> list[Record]:
+        return [_fitting(record, site) for record in parse(_filled(name, {**names, **more}))]
+
+    [service], [users] = records("account"), records("access")
+    probes = [records("probe", probe_dn=dn, probe_uid=_uid(dn)) for dn in site.probe_dns]
     return Wanted(
-        schema=tuple(parse(_filled("schema", names))) if site.own_schema else (),
-        tree=tuple(_fitting(record, site) for record in [*accounts, *access, probe]),
-        managers=tuple(parse(_filled("managers", names))),
+        schema=tuple(records("schema")) if site.own_schema else (),
+        service=service,
+        probes=tuple(account for account, _ in probes),
+        # The same rules at each place where users are.
+        access=(*(replace(users, dn=base) for base in site.search_bases), *(rules for _, rules in probes)),
+        managers=tuple(records("managers")),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from passrelay_ops.idm import work
@@ -14,6 +14,7 @@ from passrelay_ops.idm.server import Server
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
 from passrelay_ops.idm.view import View
+from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.errors import UnavailableError
 
 _SCHEMA_ROUNDS = 5
@@ -26,6 +27,14 @@ class Undo:
     steps: tuple[Step, ...]
     schema_steps: tuple[Step, ...]
     stays: tuple[str, ...]
+
+
+def all_made(wanted: Wanted, views: Sequence[View]) -> Wanted:
+    """What is wanted, and beside it every probe that an earlier list of servers needed."""
+    known = {folded(record.dn) for record in wanted.probes}
+    found = {folded(dn): dn for view in views for dn in view.probes}
+    earlier = tuple(Record(dn, "add") for key, dn in found.items() if key not in known)
+    return replace(wanted, probes=wanted.probes + earlier)
 
 
 def plan(site: Site, wanted: Wanted, views: Sequence[View], *, marked: int, markers_too: bool) -> Undo:

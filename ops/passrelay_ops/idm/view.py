@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ldap3.utils.conv import escape_filter_chars
+
 from passrelay_consumer.connection import bind, close, connect
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.check import Result, Row
@@ -12,7 +14,7 @@ from passrelay_ops.idm import schema
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.server import Attributes, Server
 from passrelay_ops.idm.site import Site
-from passrelay_schemas.distinguished_name import folded, parent
+from passrelay_schemas.distinguished_name import canonical, components, folded, parent
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.settings import IdmSettings
@@ -37,6 +39,8 @@ class View:
     """This login can read the server's configuration, so what it does not see is not there."""
     kerberos: bool = False
     realm: str | None = None
+    probes: tuple[str, ...] = ()
+    """Every entry that is named as a probe is, also for a server that has left the list."""
     login_fault: str | None = None
     """Why the service account cannot log in with its password file."""
 
@@ -53,7 +57,9 @@ def look(url: str, idm: IdmSettings, site: Site, login: Login) -> View:
     """Read one server; nothing is written. What cannot be done is part of the view."""
     try:
         with Server(url, idm, login) as server:
-            entries = {folded(dn): found for dn in _wanted(site) if (found := _entry(server, dn)) is not None}
+            probes = _probes(server, site)
+            looked_for = [*_wanted(site), *probes]
+            entries = {folded(dn): found for dn in looked_for if (found := _entry(server, dn)) is not None}
             sees_all = "nsslapd-rootdn" in (server.entry("cn=config", "nsslapd-rootdn") or {})
             realms = server.below(f"cn=kerberos,{site.suffix}", "(objectClass=krbRealmContainer)", "cn", deep=False)
             realm = next((attributes["cn"][0] for _, attributes in realms), None)
@@ -67,13 +73,20 @@ def look(url: str, idm: IdmSettings, site: Site, login: Login) -> View:
         sees_all=sees_all,
         kerberos=schema.find(classes, "krbPrincipalAux") is not None,
         realm=realm,
+        probes=probes,
         login_fault=_login_fault(url, idm),
     )
 
 
 def _wanted(site: Site) -> list[str]:
     parents = [parent(site.service_dn), parent(site.probe_dn)]
-    return [SCHEMA_DN, PLUGIN_DN, site.service_dn, site.probe_dn, *parents, *site.search_bases]
+    return [SCHEMA_DN, PLUGIN_DN, site.service_dn, *site.probe_dns, *parents, *site.search_bases]
+
+
+def _probes(server: Server, site: Site) -> tuple[str, ...]:
+    name = escape_filter_chars(components(site.probe_dn)[0].partition("=")[2])
+    found = server.below(parent(site.probe_dn), f"(|(uid={name})(uid={name}-*))", deep=False)
+    return tuple(canonical(dn) for dn, _ in found)
 
 
 def _entry(server: Server, dn: str) -> Attributes | None:
