@@ -7,7 +7,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from passrelay_ops.commands import ad, config, consumer, dead, idm, keys, producer, settle, status, topology
+from passrelay_ops.commands import (
+    ad,
+    audit,
+    config,
+    consumer,
+    dead,
+    doctor,
+    idm,
+    keys,
+    producer,
+    settle,
+    status,
+    topology,
+)
 from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
 from passrelay_schemas.errors import PassrelayError
@@ -28,6 +41,8 @@ app.add_typer(idm.app, name="idm")
 app.add_typer(ad.app, name="ad")
 app.command("status")(status.status)
 app.command("settle")(settle.settle)
+app.command("audit")(audit.audit)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
