@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from passrelay_schemas.settings import (
     BrokerSettings,
     ConsumerSettings,
     DomainSettings,
-    IdmSettings,
     OpsSettings,
     ProducerSettings,
     RoleSettings,
@@ -77,9 +76,14 @@ def _files(settings: RoleSettings) -> Iterator[Fault]:
     if isinstance(settings, ProducerSettings):
         yield from _producer(settings)
     if isinstance(settings, ConsumerSettings | OpsSettings) and settings.idm is not None:
-        yield from _idm(settings.idm)
+        yield from _login("idm", settings.idm.ca_file, settings.idm.password_file)
     if isinstance(settings, ConsumerSettings):
         yield from _epochs(settings.domain)
+    elif isinstance(settings, OpsSettings):
+        for domain in settings.domain:
+            if domain.ad is not None:
+                for fault in _login("domain.ad", domain.ad.ca_file, domain.ad.password_file):
+                    yield replace(fault, subject=f"domain {domain.name}: {fault.subject}")
 
 
 def _epochs(domains: Iterable[DomainSettings]) -> Iterator[Fault]:
@@ -219,9 +223,10 @@ def _producer(settings: ProducerSettings) -> Iterator[Fault]:
     yield from _owner_only("source.samba.gpg_key_file", samba.gpg_key_file)
 
 
-def _idm(idm: IdmSettings) -> Iterator[Fault]:
-    yield from _certificates("idm.ca_file", idm.ca_file)
+def _login(section: str, ca_file: Path, password_file: Path) -> Iterator[Fault]:
+    """The two files of a directory's section."""
+    yield from _certificates(f"{section}.ca_file", ca_file)
     try:
-        read_secret_file(idm.password_file, what="[idm] password_file")
+        read_secret_file(password_file, what=f"[{section}] password_file")
     except PassrelayError as error:
-        yield Fault("idm.password_file", str(error))
+        yield Fault(f"{section}.password_file", str(error))

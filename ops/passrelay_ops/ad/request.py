@@ -150,8 +150,8 @@ def write(files: dict[Path, bytes], *, private: Path | None = None) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
     except OSError as error:
-        for path in made:
-            path.unlink(missing_ok=True)
+        for unfinished in made:
+            unfinished.unlink(missing_ok=True)
         raise ConfigurationError(
             f"{path}: cannot be made ({error.strerror}): make the directory, or name another with --directory"
         ) from None

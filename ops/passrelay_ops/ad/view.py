@@ -93,11 +93,11 @@ def _shown(controller: Controller, root: Attributes) -> Shown:
         # DOMAIN_PASSWORD_COMPLEX ([MS-SAMR] 2.2.3.5)
         complexity=bool(int(properties) & 1) if properties else None,
         clock=generalized_time(_text(root, "currentTime")),
-        members=tuple(_members(controller, _text(root, "configurationNamingContext"), base)),
+        members=tuple(members(controller, _text(root, "configurationNamingContext"), base)),
     )
 
 
-def _members(controller: Controller, configuration: str, base: str) -> Iterator[Member]:
+def members(controller: Controller, configuration: str, base: str) -> Iterator[Member]:
     """The domain's controllers: nTDSDSA objects below CN=Sites ([MS-ADTS] 6.1.1.2.2.1.2.1.1), each below its server.
 
     A forest has the controllers of all its domains there.
