@@ -30,7 +30,8 @@ def _quiet(relay: Relay, events: int, timeout_seconds: float = 180) -> None:
         timeout_seconds=timeout_seconds,
         interval_seconds=0.5,
     )
-    waiting = {name for name in relay.broker.queue_depths() if name not in {topology.DEAD, topology.JOURNAL}}
+    streams = {topology.DEAD, topology.JOURNAL, topology.NEWS}
+    waiting = {name for name in relay.broker.queue_depths() if name not in streams}
     wait_for(
         lambda: not any(relay.broker.queue_depths()[name] for name in waiting), what="empty queues", timeout_seconds=60
     )

@@ -22,7 +22,7 @@ from tests.lab.replication import Suppliers
 PER_SECOND = 20
 """Deliveries."""
 _CONSUMERS, _WORKERS = 2, 4
-_STREAMS = {topology.DEAD, topology.JOURNAL}
+_STREAMS = {topology.DEAD, topology.JOURNAL, topology.NEWS}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pytest
 import structlog
 from pika.adapters.blocking_connection import BlockingConnection
 
+from passrelay_ops.stream import read
 from passrelay_producer.capture import seal_page
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
@@ -352,6 +353,56 @@ def test_events_whose_key_is_gone_stop_no_others(rig: Rig, log: list[Any], monke
     rig.drained()
     assert sorted(ids(take(rig.broker))) == sorted(gone + lost)
     assert actions(log).count("keyring_fault") == 2
+
+
+def test_refused_news_are_one_warning_and_arrive_after_the_repair(rig: Rig, log: list[Any]) -> None:
+    def faults() -> list[Any]:
+        return [entry for entry in log if entry["action"] == "news_fault"]
+
+    def news() -> list[bytes]:
+        connection = BlockingConnection(rig.broker.parameters())
+        found = [message.body for message in read(connection, topology.NEWS)]
+        connection.close()
+        return found
+
+    def refused_again() -> None:
+        before = rig.publisher._news._channel
+        rig.publisher.tell(b"refused")
+        wait_for(
+            lambda: (now := rig.publisher._news._channel) is not None and now is not before and now.is_closed,
+            what="the channel of the news was closed",
+        )
+
+    rig.broker.add_user(PRODUCER, configure="^$", write=r"^passrelay\.events$", read="^$")
+    asked = threading.Event()
+    rig.publisher._ask_for_news = asked.set
+    rig.start()
+    assert asked.wait(30)  # the connection is up
+    for _ in range(3):
+        refused_again()
+        sent = rig.add(2)
+        rig.drained()
+        assert ids(take(rig.broker)) == sent
+    assert [entry["log_level"] for entry in faults()] == ["warning"]
+    assert r"^passrelay\.(events|news)$" in faults()[0]["repair"]
+
+    rig.broker.add_user(PRODUCER, configure="^$", write=r"^passrelay\.(events|news)$", read="^$")
+    for body in (b"one", b"two"):
+        rig.publisher.tell(body)
+        wait_for(lambda body=body: news()[-1:] == [body], what="news arrive")  # type: ignore[misc]
+    assert news() == [b"one", b"two"]
+    assert [entry["exchange"] for entry in log if entry["action"] == "resumed"] == [topology.NEWS]
+
+    declare(rig.broker, bind=False)
+    for _ in range(2):
+        rig.publisher.tell(b"returned")
+    wait_for(lambda: len(faults()) == 2, what="news without a stream are told, too")
+    assert "passrelay topology apply" in faults()[1]["repair"]
+    declare(rig.broker)
+    rig.publisher.tell(b"three")
+    wait_for(lambda: news()[-1:] == [b"three"], what="news arrive again")
+    assert actions(log).count("broker_connected") == 1  # whatever became of the news, the connection stayed
+    assert len(faults()) == 2
 
 
 def test_a_fault_in_a_callback_ends_the_thread_and_is_not_swallowed(tmp_path: Path, broker: Broker) -> None:

@@ -134,6 +134,10 @@ def test_a_page_that_was_not_committed_comes_again(controller: DomainController)
         assert [password_of(event) for event in page.events] == [password]
     (event,) = capture.until("dora")
     assert password_of(event) == password
+    about = capture.source.about()
+    assert (about.controller or "").lower() == f"{controller.name}.lab.example"
+    assert about.domains == ("lab.example",)
+    assert about.openpgp_fingerprints == (controller.gpg_fingerprint,)
 
 
 def test_without_the_key_changes_wait_and_arrive_when_it_is_there(controller: DomainController, tmp_path: Path) -> None:
@@ -144,6 +148,7 @@ def test_without_the_key_changes_wait_and_arrive_when_it_is_there(controller: Do
     capture.drive(lambda: bool(capture.notebook.waiting), what="the change waits")
     assert [item.reason for item in capture.notebook.pending()] == [PendingReason.KEY_MISSING]
     assert capture.notebook.events == []
+    assert capture.source.about().openpgp_fingerprints == ()
     shutil.copy(controller.gpg_key_file, key_file)
     (event,) = capture.until("emil")
     assert password_of(event) == password

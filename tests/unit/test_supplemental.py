@@ -48,6 +48,11 @@ def write_key(path: Path, *keys: pysequoia.Tsk, mode: int = 0o600) -> OpenPgpKey
     return OpenPgpKeyFile(path)
 
 
+def printed(*keys: pysequoia.Tsk) -> tuple[str, ...]:
+    """Their fingerprints as GnuPG prints them."""
+    return tuple(key.extract_certificate().fingerprint.upper() for key in keys)
+
+
 def sealed(password: str, key: pysequoia.Tsk) -> bytes:
     content = password.encode("utf-16-le", "surrogatepass")
     return pysequoia.encrypt(content, recipients=[key.extract_certificate()])
@@ -149,10 +154,13 @@ def test_a_key_that_arrives_later_opens_what_waited(tmp_path: Path, secret_key: 
     write_key(path, other)
     assert reason(blob=raw, unicode_pwd=NT_HASH, key=key) is PendingReason.KEY_MISSING
     wrong = key.state
+    assert key.fingerprints == printed(other)
     write_key(path, other, secret_key)
+    assert key.fingerprints == printed(other, secret_key)
     assert len({missing, wrong, key.state}) == 3
     assert clear_text(blob=raw, unicode_pwd=NT_HASH, key=key).reveal() == PASSWORD
     path.unlink()
+    assert key.fingerprints == ()
     assert reason(blob=raw, unicode_pwd=NT_HASH, key=key) is PendingReason.KEY_MISSING
 
 
