@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from passrelay_consumer.journal import made_up_id
-from passrelay_ops.notes import Note, Notes
+from passrelay_ops.notes import Notes
 from passrelay_ops.stream import StreamMessage
 from passrelay_schemas import record as records
 from passrelay_schemas.envelope import Envelope
@@ -27,6 +27,12 @@ from passrelay_schemas.record import Record
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
 
 _ACTS = frozenset({Verdict.REPLAYED, Verdict.DISCARDED})
+_CAPTURED = 7
+"""The version of UUIDs that hold their time of capture; made-up ones have version 4."""
+KEPT = timedelta(days=90)
+"""How long the dead stream keeps a letter: its x-max-age (passrelay_schemas.topology)."""
+NEAR = timedelta(days=14)
+"""Letters with less time left are told aloud: afterwards the change can only be captured again."""
 _START = datetime.fromtimestamp(0, UTC)
 
 
@@ -56,6 +62,35 @@ class Letter:
     state: State = State.LIVE
     account: str | None = None
     guid: UUID | None = None
+    failed_replay: int = 0
+    """Which of its replays the newest failure is of; 0: of the event as its producer sent it."""
+
+    def take(self, act: Record) -> None:
+        """An operator's record: he replayed or discarded the letter.
+
+        A replayed event can fail again before the record of that replay is written: that failure is of this replay, so
+        it stays live. What was replayed cannot be discarded any more, since it is on its way.
+        """
+        if act.verdict is Verdict.REPLAYED:
+            self.replays = max(self.replays, act.replays)
+        if ends(act, failed_replay=self.failed_replay) and not (
+            act.verdict is Verdict.DISCARDED and self.state is State.REPLAYED
+        ):
+            self.state = State(act.verdict.value)
+
+    @property
+    def captured_at(self) -> datetime | None:
+        """When its producer captured the change; None where the event has no readable id."""
+        return captured_at(self.event_id) if self.event_id.version == _CAPTURED else None
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the stream drops it, and the sealed password with it."""
+        return self.last_failed_at + KEPT
+
+    def expires_soon(self, now: datetime) -> bool:
+        """It waits for a person and will be gone in less than NEAR."""
+        return self.state is State.LIVE and self.expires_at - now < NEAR
 
     def document(self) -> dict[str, Any]:
         """The letter in a JSON document."""
@@ -70,48 +105,12 @@ class Letter:
             "attempts": self.attempts,
             "replays": self.replays,
             "failures": self.failures,
-            "captured_at": _captured(self.event_id),
+            "captured_at": None if self.captured_at is None else rfc3339(self.captured_at),
             "first_failed_at": rfc3339(self.first_failed_at),
             "last_failed_at": rfc3339(self.last_failed_at),
+            "expires_at": rfc3339(self.expires_at),
             "repair": repair(self.reason),
         }
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which letters are wanted; what is None does not matter."""
-
-    reason: Reason | None = None
-    producer: str | None = None
-    domain: str | None = None
-    user: str | None = None
-    failed_before: datetime | None = None
-    failed_after: datetime | None = None
-    every_state: bool = False
-
-    def takes(self, letter: Letter) -> bool:
-        """The letter is wanted."""
-        return (
-            (self.every_state or letter.state is State.LIVE)
-            and self.reason in (None, letter.reason)
-            and self.producer in (None, letter.producer)
-            and self.domain in (None, letter.domain)
-            and (self.failed_before is None or letter.first_failed_at <= self.failed_before)
-            and (self.failed_after is None or letter.first_failed_at >= self.failed_after)
-            and (self.user is None or Note(letter.account, letter.guid).speaks_of(self.user))
-        )
-
-
-def of_age(now: datetime, *, older: timedelta | None, younger: timedelta | None) -> dict[str, datetime | None]:
-    """The two bounds of a Selection from ages."""
-
-    def ago(age: timedelta | None) -> datetime | None:
-        try:
-            return None if age is None else now - age
-        except OverflowError:
-            return datetime.min.replace(tzinfo=UTC)
-
-    return {"failed_before": ago(older), "failed_after": ago(younger)}
 
 
 def repair(reason: str) -> str:
@@ -119,8 +118,15 @@ def repair(reason: str) -> str:
     return REPAIRS.get(Reason(reason), "") if reason in set(Reason) else ""
 
 
-def _captured(event_id: UUID) -> str | None:
-    return rfc3339(captured_at(event_id)) if event_id.version == 7 else None
+def ends(act: Record, *, failed_replay: int) -> bool:
+    """An operator's record ends a letter whose newest failure is of this replay (0: of none).
+
+    A replay's record has that replay's number and ends what failed before it; without a number, all that stands before
+    it. A discard's record has the number that the operator saw.
+    """
+    if act.verdict is Verdict.REPLAYED:
+        return not act.replays or failed_replay < act.replays
+    return act.verdict is Verdict.DISCARDED and failed_replay <= act.replays
 
 
 def read_record(message: StreamMessage) -> Record | None:
@@ -171,44 +177,70 @@ def _died_at(message: StreamMessage) -> datetime | None:
     return max(times, default=None)
 
 
-def collect(messages: Iterable[StreamMessage], notes: Notes | None, report: Callable[[str], None]) -> list[Letter]:
-    """All letters of the stream, whatever their state, by their first failure."""
-    letters: dict[UUID, Letter] = {}
-    for message in messages:
-        record = read_record(message)
-        if record is None:
-            report(f"dead stream, offset {message.offset}: not a record, though it says so: it is left out")
-        elif record.verdict is Verdict.DEAD:
-            _failed(letters, message.offset, record, notes)
-        elif record.verdict in _ACTS and record.event_id in letters:
-            letters[record.event_id].state = State(record.verdict.value)
-    return sorted(letters.values(), key=lambda letter: (letter.first_failed_at, letter.offset))
+class Letters:
+    """The letters that a dead stream tells of, as far as it was read, and what became of each."""
 
+    def __init__(
+        self, notes: Notes | None, report: Callable[[str], None], *, opens: Callable[[Record], bool] = lambda _: True
+    ) -> None:
+        """`opens` says which notes are worth opening (a tenth of a millisecond each); without `notes` none is."""
+        self._notes = notes
+        self._report = report
+        self._opens = opens
+        self._letters: dict[UUID, Letter] = {}
+        self.end: int | None = None
+        """The offset of the last message that was read."""
 
-def _failed(letters: dict[UUID, Letter], offset: int, record: Record, notes: Notes | None) -> None:
-    letter = letters.get(record.event_id)
-    if letter is None:
-        letter = letters[record.event_id] = Letter(
-            event_id=record.event_id,
-            offset=offset,
-            producer=_shared(record.producer),
-            domain=_shared(record.domain),
-            reason="",
-            attempts=0,
-            replays=0,
-            failures=0,
-            first_failed_at=record.received_at,
-            last_failed_at=record.received_at,
-        )
-    letter.offset = offset
-    letter.reason = sys.intern(record.reason or Reason.REFUSED)
-    letter.attempts, letter.replays = record.attempts, record.replays
-    letter.failures += 1
-    letter.last_failed_at = record.received_at
-    letter.state = State.LIVE
-    note = notes.open(record.note, record.event_id) if notes is not None and record.note else None
-    if note is not None and note.closed is None:
-        letter.account, letter.guid = note.account, note.guid
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def get(self, event_id: UUID) -> Letter | None:
+        """The letter of this event."""
+        return self._letters.get(event_id)
+
+    def read(self, messages: Iterable[StreamMessage]) -> Self:
+        """Take what the stream tells next."""
+        for message in messages:
+            self.end = message.offset
+            record = read_record(message)
+            if record is None:
+                self._report(f"dead stream, offset {message.offset}: not a record, though it says so: it is left out")
+            elif record.verdict is Verdict.DEAD:
+                self._failed(message.offset, record)
+            elif record.verdict in _ACTS and record.event_id in self._letters:
+                self._letters[record.event_id].take(record)
+        return self
+
+    def by_first_failure(self) -> list[Letter]:
+        """All of them, whatever their state."""
+        return sorted(self._letters.values(), key=lambda letter: (letter.first_failed_at, letter.offset))
+
+    def _failed(self, offset: int, record: Record) -> None:
+        letter = self._letters.get(record.event_id)
+        if letter is None:
+            letter = self._letters[record.event_id] = Letter(
+                event_id=record.event_id,
+                offset=offset,
+                producer=_shared(record.producer),
+                domain=_shared(record.domain),
+                reason="",
+                attempts=0,
+                replays=0,
+                failures=0,
+                first_failed_at=record.received_at,
+                last_failed_at=record.received_at,
+            )
+        letter.offset = offset
+        letter.reason = sys.intern(record.reason or Reason.REFUSED)
+        letter.attempts, letter.failed_replay = record.attempts, record.replays
+        letter.replays = max(letter.replays, record.replays)
+        letter.failures += 1
+        letter.last_failed_at = record.received_at
+        letter.state = State.LIVE
+        if self._notes is not None and record.note and self._opens(record):
+            note = self._notes.open(record.note, record.event_id)
+            if note.closed is None:
+                letter.account, letter.guid = note.account, note.guid
 
 
 def _shared(text: str | None) -> str | None:

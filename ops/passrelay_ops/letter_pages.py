@@ -1,34 +1,71 @@
-"""How dead letters look: the table of `dead list`, the page and document of `dead show`."""
+"""How dead letters look: the lines of `dead list`, the page and document of `dead show`."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import chain, islice
 from typing import Any
 
 from rich.table import Table
 
-from passrelay_ops.dead_letters import Letter, repair
+from passrelay_ops.dead_letters import NEAR, Letter, State, repair
 from passrelay_ops.notes import Notes
 from passrelay_schemas.filetime import rfc3339
 from passrelay_schemas.record import Record
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import Reason, Verdict
+
+_HEAD = ("event", "state", "reason", "account", "producer", "domain", "tries", "first failed", "last failed", "kept")
+_LINES = 1000
 
 
-def table(letters: list[Letter]) -> Table:
-    """One row a letter."""
-    result = Table("event", "state", "reason", "account", "producer", "domain", "tries", "first failed", "last failed")
+def lists(letters: Sequence[Letter], now: datetime) -> Iterator[str]:
+    """One line a letter below a head, in pieces: a table of 100,000 rows would take minutes and gigabytes."""
+    widths = [len(name) for name in _HEAD]
     for letter in letters:
-        result.add_row(
-            str(letter.event_id),
-            letter.state.value,
-            letter.reason,
-            letter.account or "-",
-            letter.producer or "-",
-            letter.domain or "-",
-            str(letter.attempts),
-            rfc3339(letter.first_failed_at),
-            rfc3339(letter.last_failed_at),
-        )
-    return result
+        widths = [max(width, len(cell)) for width, cell in zip(widths, _cells(letter, now), strict=True)]
+    rows = chain([_HEAD], (_cells(letter, now) for letter in letters))
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    while piece := "\n".join(islice(lines, _LINES)):
+        yield piece
+
+
+def _cells(letter: Letter, now: datetime) -> tuple[str, ...]:
+    left = max(0, (letter.expires_at - now).days)
+    return (
+        str(letter.event_id),
+        letter.state.value,
+        letter.reason,
+        letter.account or "-",
+        letter.producer or "-",
+        letter.domain or "-",
+        str(letter.attempts),
+        rfc3339(letter.first_failed_at),
+        rfc3339(letter.last_failed_at),
+        f"{left} days more!" if letter.expires_soon(now) else f"{left} days",
+    )
+
+
+def counts(letters: Iterable[Letter]) -> dict[str, int]:
+    """Live letters by their reason, the most first."""
+    return dict(Counter(letter.reason for letter in letters if letter.state is State.LIVE).most_common())
+
+
+def expiring(letters: Iterable[Letter], now: datetime) -> dict[str, int]:
+    """Letters that will soon be gone; users who are not in IdM are counted apart, since there are always some."""
+    soon = Counter(letter.reason == Reason.USER_MISSING for letter in letters if letter.expires_soon(now))
+    return {"letters": soon[False], "user_missing": soon[True]}
+
+
+def warning(soon: dict[str, int]) -> str | None:
+    """What an operator must hear about letters near their end."""
+    if not soon["letters"]:
+        return None
+    return (
+        f"warning: {soon['letters']} letters will be gone in less than {NEAR.days} days, their passwords with them: "
+        "they are marked with !; repair and replay them, or discard them"
+    )
 
 
 def entry(offset: int, record: Record, notes: Notes) -> dict[str, Any]:

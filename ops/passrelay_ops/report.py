@@ -90,7 +90,8 @@ class Report:
         elif error is not None:
             return
         if self.as_json:
-            typer.echo(json.dumps(self._document(), default=_plain))
+            json.dump(self._document(), sys.stdout, default=_plain)  # piece by piece: there may be 100,000 letters
+            sys.stdout.write("\n")
         raise typer.Exit(self._exit_code) from None
 
     def _document(self) -> dict[str, Any]:
@@ -145,9 +146,11 @@ def _os_name() -> str:
         return platform.platform()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, UUID | Path | Secret):
         return str(value)
+    if callable(document := getattr(value, "document", None)):
+        return document()
     raise TypeError(type(value).__name__)

@@ -39,20 +39,23 @@ class StreamMessage:
     properties: pika.BasicProperties
 
 
-def read(connection: BlockingConnection, name: str, *, since: datetime | None = None) -> Iterator[StreamMessage]:
-    """Every message from the first (or from the chunk that holds `since`) to the last one that is there now.
+def read(connection: BlockingConnection, name: str, *, since: datetime | int | None = None) -> Iterator[StreamMessage]:
+    """Every message from the first to the last one that is there now.
 
-    Holds some hundred messages at a time; what arrives meanwhile is not read. UnavailableError when the broker stops
-    delivering before the end.
+    `since` starts later: at an offset, or at the chunk that holds a moment. Holds some hundred messages at a time; what
+    arrives meanwhile is not read. UnavailableError when the broker stops delivering before the end.
     """
     end = last_offset(connection, name)
-    if end is None:
+    if end is None or (isinstance(since, int) and since > end):
         return
     with _Reader(connection, name, "first" if since is None else since) as reader:
-        # Nothing may be as young as `since`; after one message, `end` is sure to come.
-        message = reader.next() or reader.wait(_PATIENCE_SECONDS if since is None else _GRACE_SECONDS)
-        if message is None and since is not None:
+        # Nothing may be as young as a moment; after one message, `end` is sure to come.
+        moment = isinstance(since, datetime)
+        message = reader.next() or reader.wait(_GRACE_SECONDS if moment else _PATIENCE_SECONDS)
+        if message is None and moment:
             return
+        while message is not None and isinstance(since, int) and message.offset < since:  # a chunk comes whole
+            message = reader.wait(_PATIENCE_SECONDS)
         while message is not None:
             if message.offset <= end:
                 yield message
@@ -69,6 +72,27 @@ def follow(connection: BlockingConnection, name: str, *, after: int | None, seco
     with _Reader(connection, name, "first" if after is None else after) as reader:
         while (message := reader.wait(deadline - time.monotonic())) is not None:
             if after is None or message.offset > after:
+                yield message
+
+
+class Tail:
+    """What came behind an offset since one last asked, for as long as one likes."""
+
+    def __init__(self, connection: BlockingConnection, name: str, *, after: int | None) -> None:
+        # From `after` itself: not every version knows an offset where nothing is yet.
+        self._reader = _Reader(connection, name, "first" if after is None else after)
+        self._after = after
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
+
+    def new(self) -> Iterator[StreamMessage]:
+        """Each message once; what was published in the last moments may only come the next time."""
+        while (message := self._reader.next()) is not None:
+            if self._after is None or message.offset > self._after:
                 yield message
 
 

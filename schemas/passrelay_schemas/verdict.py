@@ -61,25 +61,28 @@ WAITING_REASONS = frozenset(
 horizon before it is dead. Every other reason is the event's own fault and dead at once."""
 
 REPAIRS: dict[Reason, str] = {
-    Reason.USER_MISSING: "create the user in IdM, then `passrelay producer capture --user USER` on a DC",
-    Reason.AMBIGUOUS: "make the [[domain]] match filter hit one entry only, then recapture the user on a DC",
-    Reason.PROTECTED: "nothing: accounts of this kind are never written to IdM",
-    Reason.NOT_LISTED: "add passrelay's bind DN to passSyncManagersDNs on that IdM server",
+    Reason.USER_MISSING: "create the user in IdM, then replay",
+    Reason.AMBIGUOUS: "make the [[domain]] match filter hit one entry only, then replay",
+    Reason.PROTECTED: "nothing: accounts of this kind are never written to IdM; discard it",
+    Reason.NOT_LISTED: "`passrelay idm managers add --yes`, then replay",
     Reason.IDENTITY: "the IdM entry belongs to another AD account: find out whose it is; if that one was deleted and "
-    "made again under this name, `passrelay idm marker rebind USER --guid GUID`, then recapture the user on a DC",
-    Reason.POLICY: "the user must choose another password in AD, or IdM's policy must allow this one",
-    Reason.BAD_SIGNATURE: "somebody changed the message, or two producers share one key id: check the producer's keys",
-    Reason.UNTRUSTED: "enroll the producer's signing key on the consumers: `passrelay keys enroll FILE`",
+    "made again under this name, `passrelay idm marker rebind USER --guid GUID`, then replay",
+    Reason.POLICY: "the user must choose another password in AD, and this one is discarded; or let IdM's policy allow "
+    "this one, then replay",
+    Reason.BAD_SIGNATURE: "somebody changed the message, or two producers share one key id: check the producer's keys, "
+    "then republish from its spool",
+    Reason.UNTRUSTED: "enroll the producer's signing key on the consumers: `passrelay keys enroll FILE`, then replay",
     Reason.REVOKED: "the producer's key was revoked: give it a new one and republish from its spool",
-    Reason.UNKNOWN_KEY: "put the private recipient key into the consumer's key directory",
-    Reason.FOREIGN_DOMAIN: "list the producer under [[domain]] producers, and check the domain's name and sid",
-    Reason.MALFORMED: "update the older of producer and consumer; if versions match, check who else can publish",
-    Reason.TOO_LARGE: "the account's names are too long for an event: shorten them in AD",
-    Reason.EMPTY_PASSWORD: "the user must choose a password in AD",
-    Reason.ACCESS_DENIED: "give passrelay's service account its ACIs on this entry, then recapture the user on a DC",
-    Reason.REFUSED: "read the server's words in the note, repair the entry, then recapture the user on a DC",
-    Reason.POISON: "consumers died more than 20 times on this event: report it with the event id",
-    Reason.DELIVERY_LIMIT: "consumers died on this event 1,000 times: read their logs, then recapture the user on a DC",
+    Reason.UNKNOWN_KEY: "put the private recipient key into the consumers' key directory, then replay",
+    Reason.FOREIGN_DOMAIN: "list the producer under [[domain]] producers, check the domain's name and sid, then replay",
+    Reason.MALFORMED: "update the older of producer and consumer, then replay; if versions match, check who else can "
+    "publish",
+    Reason.TOO_LARGE: "the account's names are too long for an event: shorten them in AD, then recapture the user",
+    Reason.EMPTY_PASSWORD: "the user must choose a password in AD; discard this one",
+    Reason.ACCESS_DENIED: "give passrelay's service account its rights on this entry (`passrelay idm check`), then replay",
+    Reason.REFUSED: "read the server's words in the note, repair the entry, then replay",
+    Reason.POISON: "consumers died more than 20 times on this event: report it with the event id; update, then replay",
+    Reason.DELIVERY_LIMIT: "the broker handed it out 1,000 times: read the consumers' logs, then replay",
     Reason.EARLY: "the password change that this tick belongs to never arrived: recapture the user on the producer",
 }
-"""One repair for each reason, shown by `dead show` and `status`."""
+"""One repair for each reason, shown by `dead show` and `status`; to replay is `passrelay dead replay`."""

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from passrelay_ops import cli, config_check
 from passrelay_ops.dead_letters import Letter
-from passrelay_ops.letter_pages import page, table
+from passrelay_ops.letter_pages import lists, page
 from passrelay_ops.options import parse_duration, parse_moment
 from passrelay_ops.report import Report, printable
 from passrelay_schemas import __version__
@@ -307,7 +307,7 @@ def test_no_name_or_reason_of_another_host_reaches_the_terminal_raw(
 
     def body(report: Report) -> None:
         report["letters"] = [letter.document()]
-        report.say(table([letter]))
+        report.say("".join(lists([letter], now)))
         report.say(page(letter, [{"offset": 0, "account": HOSTILE, "diagnostic": HOSTILE}]))
         report.say(HOSTILE)
         report.progress(HOSTILE)

@@ -1,0 +1,67 @@
+"""Giving dead letters up: a record in their own stream. The letter itself stays until the stream drops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pika.adapters.blocking_connection import BlockingConnection
+
+from passrelay_ops.confirmed import ConfirmingChannel, Outgoing
+from passrelay_ops.dead_letters import Letter, Letters, State
+from passrelay_ops.operator_act import Act
+from passrelay_ops.stream import Tail, read
+from passrelay_schemas.errors import UnavailableError
+from passrelay_schemas.message import record_properties
+from passrelay_schemas.topology import DEAD
+from passrelay_schemas.verdict import Verdict
+
+_AT_ONCE = 500
+
+
+@dataclass
+class Done:
+    """What was done so far."""
+
+    discarded: list[Letter] = field(default_factory=list)
+    changed: list[Letter] = field(default_factory=list)
+    """Not discarded: replayed, discarded or dead anew since the plan."""
+
+
+def run(
+    connection: BlockingConnection,
+    letters: Letters,
+    chosen: Sequence[Letter],
+    act: Act,
+    *,
+    done: Done,
+    stop: Callable[[], bool] = lambda: False,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Discard the chosen of `letters` until `stop`; `done` counts along.
+
+    Before each batch the stream is asked what became of its letters since, and at the end once more: what another
+    operator replayed in the same moment counts as replayed. UnavailableError when the broker takes no records.
+    """
+    channel = ConfirmingChannel(connection)
+    seen = {letter.event_id: letter.offset for letter in chosen}
+    waiting = iter(chosen)
+    recorded: list[Letter] = []
+    with Tail(connection, DEAD, after=letters.end) as tail:
+        while not stop() and (batch := list(islice(waiting, _AT_ONCE))):
+            letters.read(tail.new())
+            live, changed = [], []
+            for one in batch:
+                (live if one.state is State.LIVE and one.offset == seen[one.event_id] else changed).append(one)
+            done.changed += changed
+            records = [act.record(one, Verdict.DISCARDED, replays=one.failed_replay) for one in live]
+            safe = channel.publish(Outgoing(DEAD, record.encode(), record_properties(record)) for record in records)
+            recorded += [live[place] for place in sorted(safe)]
+            if len(safe) < len(live):
+                done.discarded += recorded
+                raise UnavailableError(f"stream {DEAD}: took {len(safe)} of {len(live)} records: look at the broker")
+            advance(len(batch))
+    letters.read(read(connection, DEAD, since=None if letters.end is None else letters.end + 1))
+    for letter in recorded:
+        (done.discarded if letter.state is State.DISCARDED else done.changed).append(letter)
