@@ -1,0 +1,18 @@
+/* What the administrator is told: the event log (source passrelay-hook), and the registry key SOFTWARE\passrelay\hook\status,
+ * which is there without the event log service and gone after a restart. RIDs are named, accounts and passwords never.
+ *
+ * Whoever reports does not wait: a thread of Windows' pool hands the messages to the event log service. While that does
+ * not run (LSASS starts before it) they wait in memory, and go out with the next one. */
+#ifndef LOG_H
+#define LOG_H
+
+#include "trouble.h"
+
+void log_loaded(void);
+void log_refused(struct outcome why);
+void log_lost(u32 rid, struct outcome why);
+void log_slot(struct outcome why, int left);
+/* Says so when the trouble is another one than at the last call; NO_TROUBLE says nothing. */
+void log_settings(struct outcome why);
+
+#endif

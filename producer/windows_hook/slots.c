@@ -1,0 +1,102 @@
+#include "slots.h"
+
+#include "bytes.h"
+#include "path.h"
+
+static SRWLOCK lock = SRWLOCK_INIT;
+static WCHAR where[FOLDER_UNITS]; /* the folder that `there` tells of */
+static u8 there[SLOTS];
+static int left;
+
+static void slot_path(WCHAR path[PATH_UNITS], const WCHAR *folder, int slot)
+{
+    static const WCHAR PLACE[] = L"slots\\000.slot";
+    WCHAR name[sizeof PLACE / sizeof *PLACE];
+    bytes_copy(name, PLACE, sizeof PLACE);
+    name[6] = (WCHAR)('0' + slot / 100);
+    name[7] = (WCHAR)('0' + slot / 10 % 10);
+    name[8] = (WCHAR)('0' + slot % 10);
+    path_build(path, folder, NULL, 0, name);
+}
+
+/* Bytes that are written are bytes that the disk has promised: a size alone would be sparse on some file systems. */
+static int make(const WCHAR *folder, int slot)
+{
+    static const u8 nothing[RECORD_BYTES];
+    WCHAR path[PATH_UNITS];
+    DWORD written = 0;
+    slot_path(path, folder, slot);
+    HANDLE file = CreateFileW(path, GENERIC_WRITE, 0, NULL, OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return 0;
+    int good = WriteFile(file, nothing, RECORD_BYTES, &written, NULL) && written == RECORD_BYTES;
+    CloseHandle(file);
+    if (!good)
+        DeleteFileW(path);
+    there[slot] = (u8)good;
+    left += good;
+    return good;
+}
+
+static void look_at(const WCHAR *folder)
+{
+    if (bytes_equal(where, folder, sizeof where))
+        return;
+    bytes_copy(where, folder, sizeof where);
+    bytes_wipe(there, sizeof there);
+    left = 0;
+    WCHAR path[PATH_UNITS];
+    path_build(path, folder, NULL, 0, L"slots");
+    CreateDirectoryW(path, NULL);
+}
+
+int slots_prepare(const WCHAR *folder)
+{
+    AcquireSRWLockExclusive(&lock);
+    look_at(folder);
+    for (int slot = 0; slot < SLOTS; slot++)
+        if (!there[slot])
+            make(folder, slot);
+    int count = left;
+    ReleaseSRWLockExclusive(&lock);
+    return count;
+}
+
+int slots_take(const WCHAR *folder, const WCHAR *path)
+{
+    WCHAR slot_at[PATH_UNITS];
+    int got = 0;
+    AcquireSRWLockExclusive(&lock);
+    look_at(folder);
+    for (int slot = SLOTS - 1; slot >= 0 && !got; slot--) {
+        if (!there[slot])
+            continue;
+        slot_path(slot_at, folder, slot);
+        got = MoveFileExW(slot_at, path, 0);
+        DWORD error = got ? 0 : GetLastError();
+        if (!got && error != ERROR_FILE_NOT_FOUND)
+            break;
+        there[slot] = 0;
+        left--;
+    }
+    ReleaseSRWLockExclusive(&lock);
+    return got;
+}
+
+void slots_refill(const WCHAR *folder)
+{
+    if (!TryAcquireSRWLockExclusive(&lock))
+        return;
+    look_at(folder);
+    for (int slot = 0; slot < SLOTS && left < SLOTS; slot++)
+        if (!there[slot]) {
+            make(folder, slot);
+            break;
+        }
+    ReleaseSRWLockExclusive(&lock);
+}
+
+int slots_left(void)
+{
+    return left;
+}

@@ -1,0 +1,16 @@
+/* Records as files of the folder: temporary name, write, flush, rename. A file that ends in .record is whole. */
+#ifndef STORE_H
+#define STORE_H
+
+#include "settings.h"
+
+struct stored {
+    struct outcome outcome; /* NO_TROUBLE: the record is on the disk under its final name */
+    struct outcome detour;  /* why it went into a prepared slot; NO_TROUBLE when it did not */
+};
+
+struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid);
+/* The same steps with a file that is no record and is removed again: can the folder be used? */
+struct outcome store_probe(const WCHAR *folder);
+
+#endif
