@@ -51,7 +51,8 @@ def run(
     with Tail(connection, DEAD, after=letters.end) as tail:
         while not stop() and (batch := list(islice(waiting, _AT_ONCE))):
             letters.read(tail.new())
-            live, changed = [], []
+            live: list[Letter] = []
+            changed: list[Letter] = []
             for one in batch:
                 (live if one.state is State.LIVE and one.offset == seen[one.event_id] else changed).append(one)
             done.changed += changed

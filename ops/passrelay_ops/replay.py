@@ -220,8 +220,10 @@ def _batches(
 def envelope_of(message: StreamMessage) -> bytes | None:
     """The envelope in a letter's message, as the consumer or the broker put it there."""
     record = read_record(message)
+    if record is None:
+        return None
     try:
-        return record and record.envelope_bytes
+        return record.envelope_bytes
     except EventError:
         return None
 

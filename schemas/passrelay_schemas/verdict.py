@@ -79,7 +79,7 @@ REPAIRS: dict[Reason, str] = {
     "publish",
     Reason.TOO_LARGE: "the account's names are too long for an event: shorten them in AD, then recapture the user",
     Reason.EMPTY_PASSWORD: "the user must choose a password in AD; discard this one",
-    Reason.ACCESS_DENIED: "give passrelay's service account its rights on this entry (`passrelay idm check`), then replay",
+    Reason.ACCESS_DENIED: "give passrelay's service account rights on the entry (`passrelay idm check`), then replay",
     Reason.REFUSED: "read the server's words in the note, repair the entry, then replay",
     Reason.POISON: "consumers died more than 20 times on this event: report it with the event id; update, then replay",
     Reason.DELIVERY_LIMIT: "the broker handed it out 1,000 times: read the consumers' logs, then replay",
