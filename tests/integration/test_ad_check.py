@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,15 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from pika.adapters.blocking_connection import BlockingConnection
+from typer.testing import CliRunner
 
+from passrelay_ops.cli import app
 from passrelay_schemas import __version__
 from passrelay_schemas import news as documents
 from passrelay_schemas.message import news_properties
@@ -26,7 +34,8 @@ from tests.lab.certificates import CertificateAuthority
 from tests.lab.enrolment import Enrolment, Sender, toml
 from tests.lab.folder import CANARY, LabFolder, canary_password
 from tests.lab.network import Reservations
-from tests.lab.process import run_tool
+from tests.lab.process import run_tool, wait_for
+from tests.lab.relay import Service
 from tests.lab.samba import DomainController
 
 pytestmark = pytest.mark.integration
@@ -45,7 +54,7 @@ class Office:
         self.controller = controller
         self.broker = broker
         self.enrolment = Enrolment(folder)
-        self.sender: Sender = self.enrolment.enrol("dc1")
+        self.enrolment.enrol("dc1")
         self.password = canary_password()
         controller.add_user(READER, self.password)
         self.url = f"ldaps://{controller.address}"
@@ -72,11 +81,9 @@ class Office:
 
     def write(self, *, broker: str | None = None, domain: dict[str, Any] | None = None, **ad: Any) -> Path:
         """His ops.toml with these changes."""
-        certificate = self.broker.certificate(OPERATOR)
-        pair = {"certificate_file": certificate.certificate, "key_file": certificate.key}
         table = {"name": self.controller.dns_domain, "sid": self.controller.sid, **(domain or {}), "ad": self.ad | ad}
         document = {
-            "broker": {"url": broker or self.broker.url(), "ca_file": self.controller.ca_file, **pair},
+            "broker": self.broker_table(OPERATOR) | ({"url": broker} if broker else {}),
             "keys": {"directory": self.enrolment.consumer_keys},
             "domain": [table],
         }
@@ -92,6 +99,34 @@ class Office:
         document = json.loads(done.stdout.splitlines()[-1])
         assert (document["schema"], document["ok"]) == ("passrelay.ad/1", exit_code == 0)
         return {f"{row['id']} {row['subject']}": row for row in document["checks"]}
+
+    def broker_table(self, user: str) -> dict[str, Any]:
+        certificate = self.broker.certificate(user)
+        pair = {"certificate_file": certificate.certificate, "key_file": certificate.key}
+        return {"url": self.broker.url(), "ca_file": self.controller.ca_file, **pair}
+
+    def producer(self) -> Service:
+        """The controller's producer, not started."""
+        samba = {"ldapi_path": self.controller.ldapi_path, "gpg_key_file": self.controller.gpg_key_file}
+        spool = self.folder / "spool"
+        spool.mkdir(mode=0o700)
+        document = {
+            "broker": self.broker_table("dc1"),
+            "keys": {"directory": self.enrolment.producer_keys("dc1")},
+            "spool": {"path": spool / "spool.sqlite"},
+            "source": {"samba": samba},
+            "domain": [{"name": self.controller.dns_domain, "sid": self.controller.sid}],
+        }
+        path = self.folder / "producer.toml"
+        path.write_text(toml(document))
+        run_tool([PASSRELAY, "producer", "init", "--from", "now", "--config", path])
+        return Service("dc1", ["producer", "run"], path, self.folder / "producer.log")
+
+    def producer_is_heard(self) -> bool:
+        done = subprocess.run(
+            [PASSRELAY, "ad", "check", "--config", self.write()], capture_output=True, timeout=120, check=False
+        )
+        return done.returncode == 0
 
     def publish_news(self, sender: Sender, *, controller: str, age: timedelta = timedelta()) -> None:
         now = datetime.now(UTC)
@@ -134,12 +169,19 @@ def controller(
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory, controller: DomainController, shared_broker: Broker) -> Office:
+def office(
+    tmp_path_factory: pytest.TempPathFactory, controller: DomainController, shared_broker: Broker
+) -> Iterator[Office]:
+    """With a producer that runs on the controller."""
     shared_broker.add_user(OPERATOR, configure="^passrelay\\.", write="^passrelay\\.", read="^passrelay\\.")
+    shared_broker.add_user("dc1", configure="^$", write="^passrelay\\.(events|news)$", read="^$")
     made = Office(tmp_path_factory.mktemp("office"), controller, shared_broker)
     run_tool([PASSRELAY, "topology", "apply", "--config", made.write()])
-    made.publish_news(made.sender, controller=made.subject)
-    return made
+    producer = made.producer()
+    producer.start()
+    wait_for(made.producer_is_heard, what="the producer's first news")
+    yield made
+    producer.stop()
 
 
 @pytest.fixture
@@ -293,6 +335,49 @@ def test_without_the_broker_the_producers_are_unknown(office: Office, reservatio
     rows = office.check(exit_code=3, broker=f"amqps://127.0.0.1:{reservations.port()}")
     assert not_good(rows) == {f"ad.producers {office.subject}": "unknown"}
     assert "cannot be read: broker" in rows[f"ad.producers {office.subject}"]["detail"]
+
+
+# --- a certificate by `ad csr`
+
+
+def signed(csr: x509.CertificateSigningRequest) -> tuple[bytes, bytes]:
+    """The certificate that a CA makes of a request, and the CA's own; both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AD CA")])
+    now = datetime.now(UTC)
+
+    def builder(subject: x509.Name) -> x509.CertificateBuilder:
+        dates = x509.CertificateBuilder().not_valid_before(now).not_valid_after(now + timedelta(days=90))
+        return dates.serial_number(x509.random_serial_number()).issuer_name(name).subject_name(subject)
+
+    is_ca = x509.BasicConstraints(ca=True, path_length=None)
+    authority = builder(name).public_key(key.public_key()).add_extension(is_ca, critical=True).sign(key, SHA256())
+    leaf = builder(csr.subject).public_key(csr.public_key())
+    for extension in csr.extensions:
+        leaf = leaf.add_extension(extension.value, critical=extension.critical)
+    return leaf.sign(key, SHA256()).public_bytes(Encoding.PEM), authority.public_bytes(Encoding.PEM)
+
+
+def test_a_request_that_a_ca_has_signed_gives_a_good_certificate(
+    office: Office, tls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tool([PASSRELAY, "ad", "csr", "--controller", office.subject, "--pkcs10", "--yes", "--directory", tmp_path])
+    certificate, authority = signed(x509.load_pem_x509_csr((tmp_path / f"{office.subject}.csr").read_bytes()))
+    shutil.copy(tmp_path / f"{office.subject}.key", tls / "key.pem")
+    (tls / "cert.pem").write_bytes(certificate)
+    (tmp_path / "ca.pem").write_bytes(authority)
+    restart(office.controller)
+
+    # The lab has no DNS, and a request names no address.
+    resolve = socket.getaddrinfo
+
+    def answer(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve(office.controller.address if host == office.subject else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    path = office.write(servers=[f"ldaps://{office.subject}"], ca_file=tmp_path / "ca.pem")
+    result = CliRunner().invoke(app, ["ad", "check", "--config", str(path), "--json"])
+    assert result.exit_code == 0, result.output
 
 
 # --- who needs a producer
