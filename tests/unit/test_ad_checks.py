@@ -84,6 +84,13 @@ def test_nothing_is_known_of_a_server_that_is_away() -> None:
     assert {row.result for row in found if row.id != "ad.connect"} == {Result.UNKNOWN}
 
 
+def test_a_connection_that_ends_before_the_answer_is_no_fault_of_certificate_or_password() -> None:
+    found = looked(replace(GOOD, shown=None, connect_fault="connection reset"))
+    assert {row.id for row in found if row.result is Result.FAIL} == {"ad.connect"}
+    assert one(found, "ad.certificate").result is Result.OK
+    assert one(found, "ad.bind").result is Result.UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("distrust", "detail", "repair"),
     [

@@ -110,8 +110,10 @@ def _distrusted(shown: Presented, distrust: Distrust) -> tuple[str, str]:
 def _bind(view: View) -> Row:
     if view.shown is not None:
         return Row("ad.bind", view.server, Result.OK, f"as {view.bind_user}")
+    if view.connect_fault:
+        return _unknown(view, "ad.bind", "there is no connection")
     if not view.bind_fault:
-        return _unknown(view, "ad.bind", "no password is sent without a trusted connection")
+        return _unknown(view, "ad.bind", "no password is sent where the certificate is not trusted")
     reason = _AD_REASON.search(view.bind_fault)
     meaning = _REASONS.get(reason[1]) if reason else None
     if view.bind_code == _BAD_LOGIN:
