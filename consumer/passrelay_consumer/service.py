@@ -120,7 +120,7 @@ def run(settings: ConsumerSettings) -> int:
     forbid_core_dumps()
     log = Log("consumer")
     read_secret_file(settings.idm.password_file, what="[idm] password_file")  # now, not at the first event
-    keyring = Keyring(settings.keys.directory)
+    keyring = Keyring.of(settings.keys)
     metrics = ConsumerMetrics()
     metrics.watch_keys(keyring)
     metrics.watch_certificates(settings.broker, settings.idm.ca_file)

@@ -147,7 +147,7 @@ def _owner_only(setting: str, path: Path) -> list[Fault]:
 
 def _keys(settings: RoleSettings) -> Iterator[Fault]:
     try:
-        keyring = Keyring(settings.keys.directory)
+        keyring = Keyring.of(settings.keys)
     except PassrelayError as error:
         yield Fault("keys.directory", str(error))
         return

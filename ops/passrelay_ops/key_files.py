@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from passrelay_schemas.keys import (
     write_private,
     write_public,
 )
+from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.settings import KeysSettings
+
+KEPT = timedelta(days=90)
+"""How long letters and outcomes keep what is sealed to a key: x-max-age of their streams (topology)."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +56,44 @@ class Enrolment:
 
 
 def make(
-    directory: Path, uses: Iterable[KeyUse], *, producer: str | None, algorithm: str | None, again: bool
+    settings: KeysSettings, uses: Iterable[KeyUse], *, producer: str | None, algorithm: str | None, again: bool
 ) -> list[MadeKey]:
-    """New keys in `directory`, which is created with mode 0700.
+    """New keys in the key directory, which is created with mode 0700.
 
     SafetyError when an active key of a use (and producer) is there already, unless `again`: nothing is made then.
     """
     wanted = list(uses)
-    _create(directory)
-    keyring = Keyring(directory)
+    _create(settings.directory)
+    keyring = Keyring.of(settings)
     if not again:
         _refuse_second(keyring, wanted, producer)
     made = []
     for use in wanted:
         owner = producer if use is KeyUse.SIGNING else None
-        document, private = generate(use, producer=owner, algorithm=algorithm if use is KeyUse.RECIPIENT else None)
-        # The private file first: a document without it would be taken for somebody else's key.
-        secret = write_private(directory, document, private)
-        public = write_public(directory, document)
-        made.append(MadeKey(document, public, secret, _next_step(document, public)))
+        document = create(settings, use, owner, algorithm=algorithm if use is KeyUse.RECIPIENT else None)
+        public = public_path(settings.directory, document.key_id)
+        private = private_path(settings.directory, document.key_id)
+        made.append(MadeKey(document, public, private, _next_step(document, public)))
     return made
+
+
+def create(
+    settings: KeysSettings,
+    use: KeyUse,
+    producer: str | None,
+    *,
+    algorithm: str | None = None,
+    status: KeyStatus = KeyStatus.ACTIVE,
+) -> KeyDocument:
+    """One new key's two files; the private one is encrypted where there is a passphrase."""
+    named = settings.passphrase_file
+    passphrase = None if named is None else read_secret_file(named, what="[keys] passphrase_file")
+    document, private = generate(use, producer=producer, algorithm=algorithm)
+    document = document.model_copy(update={"status": status})
+    # The private file first: a document without it would be taken for somebody else's key.
+    write_private(settings.directory, document, private, passphrase=passphrase)
+    write_public(settings.directory, document)
+    return document
 
 
 def _create(directory: Path) -> None:
@@ -90,7 +114,8 @@ def _refuse_second(keyring: Keyring, uses: list[KeyUse], producer: str | None) -
                 whose = f" of producer {owner}" if owner else ""
                 raise SafetyError(
                     f"key directory {keyring.directory}: there is an active {use} key{whose} already "
-                    f"({document.key_id}): with --yes a second one is made, and the newest is used from then on"
+                    f"({document.key_id}): `passrelay keys rotate {use}` replaces it without a late event; with --yes "
+                    "a second one is made here, and the newest is used from then on"
                 )
 
 
@@ -121,6 +146,9 @@ def _enrolment(directory: Path, path: Path) -> Enrolment:
         raise KeyFileError(f"key file {path}: a private key never travels for enrolment: take its .pub.json")
     document = read_public(path)
     target = public_path(directory, document.key_id)
+    if document.use is KeyUse.SIGNING and document.status is KeyStatus.NEXT and not _private_here(directory, document):
+        # For whoever only verifies there is nothing to wait for.
+        document = document.model_copy(update={"status": KeyStatus.ACTIVE})
     if not target.exists():
         return Enrolment(path, document, "new")
     known = read_public(target)
@@ -138,6 +166,10 @@ def _enrolment(directory: Path, path: Path) -> Enrolment:
     return Enrolment(path, document, "dates: another created_at or expires_at")
 
 
+def _private_here(directory: Path, document: KeyDocument) -> bool:
+    return private_path(directory, document.key_id).exists()
+
+
 def _role(document: KeyDocument) -> str:
     return f"{document.use} key of {document.producer}" if document.producer else f"{document.use} key"
 
@@ -153,6 +185,10 @@ def enroll(directory: Path, enrolments: Iterable[Enrolment]) -> None:
 
 def describe(directory: Path, document: KeyDocument) -> dict[str, Any]:
     """One key for a table or document."""
+    private_here = _private_here(directory, document)
+    since, kept_until = document.status_since, None
+    if document.status is KeyStatus.RETIRED and document.use is not KeyUse.SIGNING and private_here and since:
+        kept_until = rfc3339(since + KEPT)
     return {
         "key_id": document.key_id,
         "use": document.use.value,
@@ -161,9 +197,19 @@ def describe(directory: Path, document: KeyDocument) -> dict[str, Any]:
         "status": document.status.value,
         "created_at": rfc3339(document.created_at),
         "expires_at": None if document.expires_at is None else rfc3339(document.expires_at),
-        "private_here": private_path(directory, document.key_id).exists(),
+        "status_since": None if since is None else rfc3339(since),
+        "private_here": private_here,
+        "private_kept_until": kept_until,
         "fingerprint": document.fingerprint,
     }
+
+
+def known(keyring: Keyring, key_id: str) -> KeyDocument:
+    """The document of a key by its id; ConfigurationError names the directory."""
+    document = keyring.get(key_id)
+    if document is None:
+        raise ConfigurationError(f"key {key_id}: not in {keyring.directory}: `passrelay keys list` shows what is")
+    return document
 
 
 def uses_of(role: str, *, recipient_only: bool) -> list[KeyUse]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from passrelay_schemas.errors import KeyFileError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.keys import KeyDocument
+from passrelay_schemas.keys import KeyDocument, KeyUse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.signing import Signer
 
@@ -22,10 +22,10 @@ class Identity:
     when a recipient key or an own signing key is missing.
     """
 
-    def __init__(self, directory: Path, *, log: Log) -> None:
+    def __init__(self, directory: Path, *, log: Log, passphrase_file: Path | None = None) -> None:
         self._log = log
         self._lock = threading.Lock()
-        self.keyring = Keyring(directory)
+        self.keyring = Keyring(directory, passphrase_file=passphrase_file)
         self._signers: dict[str, Signer] = {}
         self._looked_at = time.monotonic()
         self._fault = ""
@@ -39,6 +39,13 @@ class Identity:
         with self._lock:
             self._refresh()
             return self.keyring.recipient()
+
+    def seals_to(self) -> str | None:
+        """The id of that key; None when there is none any more."""
+        with self._lock:
+            self._refresh()
+            document = self.keyring.newest(KeyUse.RECIPIENT)
+        return None if document is None else document.key_id
 
     def signer(self, producer: str) -> Signer:
         """The signing key of the producer that an event names (an older name after a renaming); KeyFileError.

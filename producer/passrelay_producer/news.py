@@ -58,6 +58,7 @@ class Newsroom:
             controller=about.controller,
             openpgp_fingerprints=tuple(about.openpgp_fingerprints[: limits.MAX_NEWS_FINGERPRINTS]),
             version=__version__,
+            seals_to=self._identity.seals_to(),
             sent_at=utc_now(),
             started_at=self._started_at,
             stopping=stopping,

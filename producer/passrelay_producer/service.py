@@ -73,7 +73,7 @@ def capture(settings: ProducerSettings, user: str | None) -> tuple[int, int]:
     source = make_source(settings, log)
     with Spool(settings.spool) as spool:
         _check_initialised(settings, spool)
-        identity = Identity(settings.keys.directory, log=log)
+        identity = _identity(settings, log)
         taker = Capture(source, spool, identity, metrics=ProducerMetrics(spool), stop=threading.Event(), log=log)
         return taker.take(source.recapture(spool, user))
 
@@ -92,7 +92,7 @@ def recapture(settings: ProducerSettings, domain: str, guids: Sequence[UUID]) ->
     source = SambaSource(settings.source.samba, log, settings.filter)
     with Spool(settings.spool) as spool:
         _check_initialised(settings, spool)
-        identity = Identity(settings.keys.directory, log=log)
+        identity = _identity(settings, log)
         taker = Capture(source, spool, identity, metrics=ProducerMetrics(spool), stop=threading.Event(), log=log)
         taker.take(source.again(spool, domain, guids))
         wanted = set(guids)
@@ -135,6 +135,10 @@ def _check_initialised(settings: ProducerSettings, spool: Spool) -> None:
         )
 
 
+def _identity(settings: ProducerSettings, log: Log) -> Identity:
+    return Identity(settings.keys.directory, passphrase_file=settings.keys.passphrase_file, log=log)
+
+
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Hold the spool's directory; SafetyError when another producer does. The lock ends with the process."""
@@ -171,7 +175,7 @@ class Service:
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._faults = Faults(log, self._wake)
-        self._identity = Identity(settings.keys.directory, log=log)
+        self._identity = _identity(settings, log)
         self._metrics = ProducerMetrics(spool)
         self._capture = Capture(source, spool, self._identity, metrics=self._metrics, stop=self._stop, log=log)
         self._newsroom = Newsroom(source, spool, self._identity, metrics=self._metrics, log=log)

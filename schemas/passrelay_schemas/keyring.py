@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from passrelay_schemas.errors import KeyFileError, UnknownKeyError, UntrustedError
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, private_path, read_private, read_public
 from passrelay_schemas.sealing import Opener
+from passrelay_schemas.settings import KeysSettings
 from passrelay_schemas.signing import Signer
 
 
@@ -19,12 +21,18 @@ class Keyring:
     is raised.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, passphrase_file: Path | None = None) -> None:
         self.directory = directory
+        self._passphrase_file = passphrase_file
         self._documents: dict[str, KeyDocument] = {}
         self._openers: dict[str, Opener] = {}
         self._state: object = None
         self.refresh()
+
+    @classmethod
+    def of(cls, settings: KeysSettings) -> Self:
+        """The keyring that a configuration names."""
+        return cls(settings.directory, passphrase_file=settings.passphrase_file)
 
     def refresh(self) -> bool:
         """Read the directory again if a name, size, mode or time in it changed; True when it was read."""
@@ -43,9 +51,17 @@ class Keyring:
         for document in documents.values():
             path = private_path(self.directory, document.key_id)
             if document.use is not KeyUse.SIGNING and path.exists():
-                openers[document.key_id] = Opener(document, read_private(path, document))
+                openers[document.key_id] = Opener(document, self._private(document))
         self._documents, self._openers, self._state = documents, openers, state
         return True
+
+    def _private(self, document: KeyDocument) -> bytes:
+        path = private_path(self.directory, document.key_id)
+        return read_private(path, document, passphrase_file=self._passphrase_file)
+
+    def has_private(self, document: KeyDocument) -> bool:
+        """The key's private file is here."""
+        return private_path(self.directory, document.key_id).exists()
 
     def _check_directory(self) -> None:
         # Whoever may write here enrols keys: as good as the keys themselves.
@@ -61,7 +77,7 @@ class Keyring:
             return sorted(
                 (
                     path.name,
-                    (stat := path.stat()).st_size,
+                    (stat := _stat(path)).st_size,
                     stat.st_mtime_ns,
                     stat.st_ctime_ns,
                     stat.st_ino,
@@ -76,6 +92,10 @@ class Keyring:
             ) from None
         except OSError as error:
             raise KeyFileError(f"key directory {self.directory}: cannot be read ({error.strerror})") from None
+
+    def get(self, key_id: str) -> KeyDocument | None:
+        """The document of this key."""
+        return self._documents.get(key_id)
 
     def documents(self, use: KeyUse | None = None) -> Iterable[KeyDocument]:
         """All documents, oldest first."""
@@ -102,7 +122,7 @@ class Keyring:
         for document in reversed(list(self.documents(KeyUse.SIGNING))):
             path = private_path(self.directory, document.key_id)
             if document.status is KeyStatus.ACTIVE and path.exists() and producer in (None, document.producer):
-                return Signer(document, read_private(path, document))
+                return Signer(document, self._private(document))
         whose = f" of producer {producer}" if producer else ""
         raise KeyFileError(
             f"key directory {self.directory}: no active signing key{whose} with its private file: "
@@ -122,3 +142,11 @@ class Keyring:
         if opener is None or opener.document.use is not use or opener.document.status is KeyStatus.REVOKED:
             raise UnknownKeyError(f"{use} key {key_id}: its private part is not in the keyring")
         return opener
+
+
+def _stat(path: Path) -> os.stat_result:
+    # A private file may be a link to a credential, which is there only while its service runs.
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()

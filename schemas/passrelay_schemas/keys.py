@@ -1,7 +1,8 @@
 """Key files: a public document that may travel, and a private file that only its owner may read.
 
-`<key_id>.pub.json` (passrelay.key/1) is enrolled on the other side; `<key_id>.key` (passrelay.private-key/1) never
-leaves its host. A key's id is the SHA-256 of its algorithm and public part, so two different keys never share one.
+`<key_id>.pub.json` (passrelay.key/1) is enrolled on the other side; `<key_id>.key` (passrelay.private-key/1) is for its
+holders alone, in clear or under a passphrase. A key's id is the SHA-256 of its algorithm and public part, so two
+different keys never share one.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import os
 import stat
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from passrelay_schemas import limits
 from passrelay_schemas.envelope import KeyId, ProducerName
-from passrelay_schemas.errors import KeyFileError, MalformedError
+from passrelay_schemas.errors import ConfigurationError, KeyFileError, MalformedError
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.key_encryption import EncryptedKey, decrypt, encrypt
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.secret_file import mode_fault
+from passrelay_schemas.secret_file import mode_fault, read_secret_file
 from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
 from passrelay_schemas.suites import MLKEM768_X25519, SUITES
 
@@ -39,8 +41,12 @@ class KeyUse(StrEnum):
 
 
 class KeyStatus(StrEnum):
-    """ACTIVE keys are used for new events and signatures; RETIRED ones only to read and verify; REVOKED ones never."""
+    """A key's life. NEXT: made and carried to its readers, not used yet; it opens and verifies.
 
+    ACTIVE: used for new events, notes and signatures. RETIRED: only opens and verifies. REVOKED: never used again.
+    """
+
+    NEXT = "next"
     ACTIVE = "active"
     RETIRED = "retired"
     REVOKED = "revoked"
@@ -60,6 +66,8 @@ class KeyDocument(BaseModel):
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     status: KeyStatus = KeyStatus.ACTIVE
+    status_since: AwareDatetime | None = None
+    """Since when it has this status; None: since it was made."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -93,6 +101,10 @@ class KeyDocument(BaseModel):
         digest = hashlib.sha256(self.public_bytes).hexdigest()[:32]
         return " ".join(digest[start : start + 4] for start in range(0, 32, 4))
 
+    def with_status(self, status: KeyStatus) -> Self:
+        """The document with another status, from now on."""
+        return self.model_copy(update={"status": status, "status_since": utc_now().replace(microsecond=0)})
+
     def encode(self) -> bytes:
         """The document's bytes."""
         return (self.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n").encode()
@@ -105,7 +117,23 @@ class _PrivateDocument(BaseModel):
     key_id: KeyId
     use: KeyUse
     algorithm: str
-    private: Secret
+    private: Secret | None = None
+    encrypted: EncryptedKey | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.private is None) == (self.encrypted is None):
+            raise ValueError("must have either private or encrypted")
+        return self
+
+    @property
+    def bound_to(self) -> bytes:
+        """What `encrypted` belongs to: it opens under no other name."""
+        return _bound_to(self.use, self.algorithm, self.key_id)
+
+
+def _bound_to(use: KeyUse, algorithm: str, key_id: str) -> bytes:
+    return f"passrelay.private-key/1 {use.value} {algorithm} {key_id}".encode()
 
 
 def key_id_of(algorithm: str, public: bytes) -> str:
@@ -150,15 +178,19 @@ def write_public(directory: Path, document: KeyDocument) -> Path:
     return _write(public_path(directory, document.key_id), document.encode(), 0o644)
 
 
-def write_private(directory: Path, document: KeyDocument, private: bytes) -> Path:
-    """Write a private file atomically, readable by its owner alone."""
-    content = {
+def write_private(directory: Path, document: KeyDocument, private: bytes, *, passphrase: Secret | None = None) -> Path:
+    """Write a private file atomically, readable by its owner alone, and encrypted where there is a passphrase."""
+    content: dict[str, Any] = {
         "schema": "passrelay.private-key/1",
         "key_id": document.key_id,
         "use": document.use.value,
         "algorithm": document.algorithm,
-        "private": b64url(private),
     }
+    if passphrase is None:
+        content["private"] = b64url(private)
+    else:
+        bound_to = _bound_to(document.use, document.algorithm, document.key_id)
+        content["encrypted"] = encrypt(private, passphrase, bound_to=bound_to).model_dump()
     return _write(private_path(directory, document.key_id), json.dumps(content).encode(), 0o600)
 
 
@@ -187,10 +219,10 @@ def read_public(path: Path) -> KeyDocument:
         raise KeyFileError(f"{error}: get the document again from where the key was made") from None
 
 
-def read_private(path: Path, document: KeyDocument) -> bytes:
-    """The private bytes that belong to `document`.
+def read_private(path: Path, document: KeyDocument, *, passphrase_file: Path | None = None) -> bytes:
+    """The private bytes that belong to `document`; the passphrase's file is read only for an encrypted one.
 
-    KeyFileError when the file is missing, readable by group or others, damaged, or of another key.
+    KeyFileError when the file is missing, readable by others, damaged, of another key, or cannot be decrypted.
     """
     raw = _read(path)
     fault = mode_fault(path)
@@ -198,11 +230,29 @@ def read_private(path: Path, document: KeyDocument) -> bytes:
         raise KeyFileError(f"key file {path}: {fault}")
     try:
         content = parse_model(_PrivateDocument, raw, what=f"key file {path}")
-        private = from_b64url(content.private.reveal(), what=f"key file {path}")
+        private = _private_bytes(path, content, passphrase_file)
     except MalformedError as error:
         raise KeyFileError(f"{error}: restore the key from its backup") from None
     if content.key_id != document.key_id or content.algorithm != document.algorithm or not _fits(document, private):
         raise KeyFileError(f"key file {path}: it does not belong to {document.key_id}: restore the right one")
+    return private
+
+
+def _private_bytes(path: Path, content: _PrivateDocument, passphrase_file: Path | None) -> bytes:
+    if content.encrypted is None:
+        return from_b64url(content.private.reveal() if content.private else "", what=f"key file {path}")
+    if passphrase_file is None:
+        raise KeyFileError(f"key file {path}: it is encrypted: name its passphrase's file in [keys] passphrase_file")
+    try:
+        passphrase = read_secret_file(passphrase_file, what="[keys] passphrase_file")
+    except ConfigurationError as error:
+        raise KeyFileError(str(error)) from None
+    private = decrypt(content.encrypted, passphrase, bound_to=content.bound_to)
+    if private is None:
+        raise KeyFileError(
+            f"key file {path}: the passphrase in {passphrase_file} does not open it: put the right one there, or "
+            "restore the key from its backup"
+        )
     return private
 
 

@@ -86,6 +86,8 @@ class News(BaseModel):
     """Of every key that gpg_key_file can decrypt with, as GnuPG prints them: upper case hex, no blanks (Samba only)."""
     version: Annotated[str, Field(min_length=1, max_length=limits.MAX_NEWS_VERSION)]
     """passrelay's."""
+    seals_to: KeyId | None = None
+    """The recipient key that its next event is sealed to; None: none is active there, or the version is too old."""
     sent_at: Time
     """By the producer's clock, as all times here."""
     started_at: Time

@@ -1,4 +1,9 @@
-"""Files that hold a secret: readable by their owner alone, or not used."""
+"""Files that hold a secret: readable by their owner alone, or not used.
+
+Two places have wider modes and are private all the same, because nobody else can get to them: what systemd hands to
+one service (LoadCredential=: with User= the service's ACL shows as mode 0440) and what a container engine hands to one
+container (/run/secrets, 0444 by default).
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,30 @@ from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.secret import Secret
 
 _MOST_BYTES = 4096
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""systemd.exec(5) sets it for the processes of a unit that has credentials."""
+_CONTAINER_SECRETS = Path("/run/secrets")
+_ROOT = 0
 
 
 def mode_fault(path: Path) -> str | None:
-    """What is wrong with the file's mode and how to repair it; None when only its owner can read it."""
-    mode = path.stat().st_mode & 0o777
-    if os.name == "posix" and mode & 0o077:
-        return f"mode {mode:04o} lets others read it: `chmod 600 {path}`, and change the secret if they did"
-    return None
+    """What is wrong with the file's mode and how to repair it; None when nobody but its owner can get at it."""
+    if os.name != "posix":
+        return None
+    found = path.stat()
+    mode = found.st_mode & 0o777
+    if not mode & 0o077:
+        return None
+    if not mode & _refused_bits(path.resolve()) and found.st_uid in (_ROOT, os.geteuid()):
+        return None
+    return f"mode {mode:04o} lets others read it: `chmod 600 {path}`, and change the secret if they did"
+
+
+def _refused_bits(path: Path) -> int:
+    credentials = os.environ.get(_CREDENTIALS)
+    if credentials and path.is_relative_to(Path(credentials).resolve()):
+        return 0o037
+    return 0o033 if path.is_relative_to(_CONTAINER_SECRETS) else 0o077
 
 
 def read_secret_file(path: Path, *, what: str) -> Secret:

@@ -175,6 +175,8 @@ class KeysSettings(Section):
 
     directory: Path = Path("/etc/passrelay/keys")
     """`*.pub.json` of every key this host knows, `*.key` of its own."""
+    passphrase_file: Path | None = None
+    """File (mode 0600, or a credential of systemd or the container) with the passphrase of encrypted `*.key` files."""
 
 
 class AdSettings(Section):

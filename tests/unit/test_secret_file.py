@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.secret_file import mode_fault, read_secret_file
 from tests.lab.folder import CANARY, canary_password
 
 
@@ -43,3 +44,33 @@ def test_what_is_no_secret_is_refused_without_being_quoted(tmp_path: Path, conte
 def test_a_missing_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_secret_file(tmp_path / "none", what="x")
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o400, True), (0o440, True), (0o460, False), (0o444, False)])
+def test_a_credential_of_systemd_may_show_its_acl_as_the_groups_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, taken: bool
+) -> None:
+    path = _file(tmp_path, canary_password().encode(), mode)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert (mode_fault(path) is None) is taken
+    assert (mode_fault(link) is None) is taken
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "other"))
+    assert (mode_fault(path) is None) is (mode == 0o400)
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o400, True), (0o444, True), (0o644, True), (0o664, False)])
+def test_a_containers_secret_may_be_readable_by_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, taken: bool
+) -> None:
+    monkeypatch.setattr("passrelay_schemas.secret_file._CONTAINER_SECRETS", tmp_path)
+    assert (mode_fault(_file(tmp_path, canary_password().encode(), mode)) is None) is taken
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_wide_credential_of_a_third_account_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    path = _file(tmp_path, canary_password().encode(), 0o440)
+    os.chown(path, 12345, 0)
+    assert mode_fault(path) is not None

@@ -53,7 +53,7 @@ def _heard(settings: OpsSettings) -> tuple[Heard | str, PassrelayError | None]:
     """The producers' news, or why they cannot be read."""
     try:
         with connect(settings.broker) as connection:
-            return hear(connection, Keyring(settings.keys.directory)), None
+            return hear(connection, Keyring.of(settings.keys)), None
     except PassrelayError as error:
         return str(error), error
 

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from passrelay_ops import key_files
-from passrelay_ops.options import AnyConfig, AsJson, RoleName, Yes, default_path, role_of
+from passrelay_ops.commands import keys_retire, keys_revoke, keys_rotate
+from passrelay_ops.key_options import Folder, PassphraseFile, keys_settings
+from passrelay_ops.options import AnyConfig, AsJson, RoleName, Yes
 from passrelay_ops.report import Report
 from passrelay_schemas.envelope import ProducerName
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import ROLES, KeysSettings
-from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Signing, recipient and ops keys.", no_args_is_help=True)
 
-Folder = Annotated[
-    Path | None,
-    typer.Option("--directory", metavar="PATH", help="The key directory, instead of the configuration's."),
-]
-
-
-def _directory(directory: Path | None, config: Path | None, role: str | None) -> Path:
-    """The key directory: as told, or of the named configuration, or of the only one that this host's files name."""
-    if directory is not None:
-        return directory
-    if config is not None:
-        return load(ROLES[role_of(config, role)], config).keys.directory
-    paths = [path for name in ([role] if role in ROLES else ROLES) if (path := default_path(name)).exists()]
-    found = {load(ROLES[path.stem], path).keys.directory for path in paths}
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in sorted(found))
-        raise ConfigurationError(f"this host's configurations name several key directories ({names}): say --config")
-    return found.pop() if found else KeysSettings().directory
+app.command("rotate")(keys_rotate.rotate)
+app.command("retire")(keys_retire.retire)
+app.command("revoke")(keys_revoke.revoke)
 
 
 @app.command()
@@ -51,6 +36,7 @@ def init(
     ] = False,
     algorithm: Annotated[str | None, typer.Option("--algorithm", help="Of the recipient key.")] = None,
     directory: Folder = None,
+    passphrase_file: PassphraseFile = None,
     config: AnyConfig = None,
     yes: Annotated[bool, typer.Option("--yes", help="Make a second key although one is active.")] = False,
     as_json: AsJson = False,
@@ -59,8 +45,9 @@ def init(
     with Report("keys", as_json=as_json) as report:
         uses = key_files.uses_of(role, recipient_only=recipient_only)
         _check_producer(role, producer)
-        target = _directory(directory, config, role)
-        made = key_files.make(target, uses, producer=producer, algorithm=algorithm, again=yes)
+        settings = keys_settings(directory, config, role, passphrase_file)
+        target = settings.directory
+        made = key_files.make(settings, uses, producer=producer, algorithm=algorithm, again=yes)
         for key in made:
             report.say(
                 f"{key.document.use} key {key.document.key_id} ({key.document.algorithm})\n"
@@ -97,7 +84,7 @@ def enroll(
 ) -> None:
     """Show whose keys these are; with --yes, trust them on this host. Compare the fingerprint by voice first."""
     with Report("keys", as_json=as_json) as report:
-        target = _directory(directory, config, role)
+        target = keys_settings(directory, config, role).directory
         plan = key_files.plan(target, files)
         table = Table("file", "key", "use", "producer", "algorithm", "change", "fingerprint")
         for enrolment in plan:
@@ -125,12 +112,21 @@ def enroll(
 
 
 @app.command("list")
-def list_(directory: Folder = None, config: AnyConfig = None, role: RoleName = None, as_json: AsJson = False) -> None:
-    """Every key of this host's key directory."""
+def list_(
+    directory: Folder = None,
+    passphrase_file: PassphraseFile = None,
+    config: AnyConfig = None,
+    role: RoleName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every key of this host's key directory, and until when the private file of a retired one must stay."""
     with Report("keys", as_json=as_json) as report:
-        target = _directory(directory, config, role)
-        keys = [key_files.describe(target, document) for document in Keyring(target).documents()]
-        table = Table("key", "use", "algorithm", "producer", "status", "created", "private here", "fingerprint")
+        settings = keys_settings(directory, config, role, passphrase_file)
+        target = settings.directory
+        keys = [key_files.describe(target, document) for document in Keyring.of(settings).documents()]
+        table = Table(
+            "key", "use", "algorithm", "producer", "status", "created", "since", "private here", "fingerprint"
+        )
         for key in keys:
             table.add_row(
                 key["key_id"],
@@ -139,9 +135,16 @@ def list_(directory: Folder = None, config: AnyConfig = None, role: RoleName = N
                 key["producer"] or "-",
                 key["status"],
                 key["created_at"],
-                "yes" if key["private_here"] else "no",
+                key["status_since"] or "-",
+                _private(key),
                 key["fingerprint"],
             )
         report.say(table)
         report["directory"] = str(target)
         report["keys"] = keys
+
+
+def _private(key: dict[str, Any]) -> str:
+    if not key["private_here"]:
+        return "no"
+    return f"keep until {key['private_kept_until']}" if key["private_kept_until"] else "yes"

@@ -105,5 +105,5 @@ def _explain(
     """Look at the entries of some that wait, where the ops key and [idm] are at hand."""
     records = settling.writes(read(connection, JOURNAL, since=since))
     waiting = itertools.islice((record for record in records if record.event_id in progress.waiting), unsettled.MOST)
-    for finding in unsettled.look(list(waiting), Notes(Keyring(settings.keys.directory)), settings):
+    for finding in unsettled.look(list(waiting), Notes(Keyring.of(settings.keys)), settings):
         report.fail("settle", finding.subject, finding.detail)

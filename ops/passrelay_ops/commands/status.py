@@ -37,7 +37,7 @@ def status(
     with Report("status", as_json=as_json) as report:
         moment = parse_moment(since, option="--since")
         settings = load(OpsSettings, config)
-        notes = Notes(Keyring(settings.keys.directory))
+        notes = Notes(Keyring.of(settings.keys))
         report["user"] = user
         markers = _entries(report, user, settings)
         if not notes.readable:

@@ -61,7 +61,7 @@ class Examination:
 
     def _role(self, file: HostFile, settings: RoleSettings) -> None:
         broker_good = self._broker(file, settings)
-        keys = Keyring(settings.keys.directory) if file.good("keys") else None
+        keys = Keyring.of(settings.keys) if file.good("keys") else None
         if isinstance(settings, ProducerSettings):
             if keys is not None:
                 self._expiry(keys)
