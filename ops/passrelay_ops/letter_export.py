@@ -83,4 +83,4 @@ def write_csv(found: Iterable[dict[str, Any]], to: TextIO, *, sealed: bool = Fal
 def harmless(value: Any) -> str:
     """A cell as text that neither a spreadsheet nor a terminal obeys."""
     text = "" if value is None else printable(str(value))
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
