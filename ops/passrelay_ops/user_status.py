@@ -15,7 +15,7 @@ from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_consumer.settle import REASON
-from passrelay_ops.dead_letters import read_record, repair
+from passrelay_ops.dead_letters import ends, read_record, repair
 from passrelay_ops.notes import Notes
 from passrelay_ops.stream import StreamMessage
 from passrelay_schemas.errors import ConfigurationError, MarkerError, UnavailableError
@@ -140,6 +140,7 @@ class Outcomes:
         self._since = since
         self._last: deque[dict[str, Any]] = deque(maxlen=most)
         self._live: dict[UUID, dict[str, Any]] = {}
+        self._failed_replay: dict[UUID, int] = {}
 
     def read(self, messages: Iterable[StreamMessage], where: str) -> None:
         """Take what a stream tells; letters count from its first message on, outcomes since the chosen time."""
@@ -148,8 +149,11 @@ class Outcomes:
             if record is None:
                 continue
             if record.verdict in {Verdict.REPLAYED, Verdict.DISCARDED}:
-                if self._live.pop(record.event_id, None) is not None:
+                failed = self._failed_replay.get(record.event_id)
+                if failed is not None:
                     self._last.append(_outcome(record, where, ""))
+                    if ends(record, failed_replay=failed):
+                        self._live.pop(record.event_id, None)
             elif (diagnostic := self._concerns(record)) is not None:
                 self._take(record, where, diagnostic)
 
@@ -168,6 +172,7 @@ class Outcomes:
             if where != "dead":
                 return
             self._live[record.event_id] = outcome
+            self._failed_replay[record.event_id] = record.replays
             self._last.append(outcome)
         elif record.received_at >= self._since:
             self._last.append(outcome)

@@ -53,3 +53,25 @@ def test_what_settling_recorded_stands_beside_the_users_own_events(outcomes: Out
         (str(hers), "applied", "a server was behind: written again"),
         (str(hers), "duplicate", "every listed server has it"),
     ]
+
+
+def test_a_letter_that_failed_again_before_the_record_of_its_replay_still_waits(
+    outcomes: Outcomes, tmp_path: Path
+) -> None:
+    ops_key = Keyring(tmp_path).newest(KeyUse.OPS)
+    assert ops_key is not None
+    event_id = new_event_id()
+    note = seal_note(note_text(account="alice", guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key)
+    dead = Record(event_id=event_id, verdict=Verdict.DEAD, reason="identity", received_at=NOW, note=note)
+    again = dead.model_copy(update={"replays": 1})
+    act = Record(event_id=event_id, verdict=Verdict.REPLAYED, replays=1, received_at=NOW, by="eva", why="repaired")
+
+    def take(record: Record) -> None:
+        outcomes.read([StreamMessage(0, record.encode(), record_properties(record))], "dead")
+
+    for record in (dead, again, act):
+        take(record)
+    assert len(outcomes.live_letters) == 1
+    assert [outcome["verdict"] for outcome in outcomes.last] == ["dead", "dead", "replayed"]
+    take(act.model_copy(update={"replays": 2}))
+    assert outcomes.live_letters == []
