@@ -5,17 +5,27 @@ Both may be done at any time and any number of times: an older password never ov
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from pika.adapters.blocking_connection import BlockingConnection
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from passrelay_ops import replay as replaying
 from passrelay_ops.audit.comparison import Comparison
 from passrelay_ops.audit.result import Result
+from passrelay_ops.dead_letters import Letters
+from passrelay_ops.operator_act import Act
+from passrelay_ops.selection import Selection
+from passrelay_ops.standing import Standing
+from passrelay_ops.stream import read
 from passrelay_producer import service
 from passrelay_schemas.settings import ProducerSettings
 from passrelay_schemas.settings_file import load
+from passrelay_schemas.topology import DEAD
 
 _LOOK_SECONDS = 1.0
+_WHY = "passrelay audit --repair"
 
 
 def local_producer(path: Path, *, chosen: bool) -> ProducerSettings | None:
@@ -39,6 +49,22 @@ def recapture(result: Result, producer: ProducerSettings) -> int:
         for guid, why in service.recapture(producer, result.domain, guids).items():
             result.say(guid, f"AD's password could not be captured: {why}; else he changes it in AD once more")
     return len(guids)
+
+
+def replay(result: Result, connection: BlockingConnection, notice: Callable[[str], None]) -> int:
+    """Replay the dead letters of whoever that heals; how many. UnavailableError when the broker does not take them.
+
+    Which of these users has a younger password in IdM the audit has seen already.
+    """
+    ids = result.letters()
+    if not ids:
+        return 0
+    letters = Letters(None, notice).read(read(connection, DEAD))
+    selection = Selection(ids=ids)
+    plan = replaying.plan((one for one in letters.by_first_failure() if selection.takes(one)), lambda _: Standing.DUE)
+    done = replaying.Done()
+    replaying.run(connection, letters, plan.letters, Act.of(_WHY), done=done)
+    return done.replayed
 
 
 def wait(result: Result, comparison: Comparison, seconds: float) -> None:

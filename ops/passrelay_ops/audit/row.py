@@ -25,6 +25,9 @@ _BY_CAUSE = {
     Cause.ONE_SERVER: "replication is behind or broken: repair it, then `passrelay settle --since 24h`",
 }
 
+_OF_THE_ENTRY = frozenset({Reason.USER_MISSING, Reason.AMBIGUOUS, Reason.PROTECTED, Reason.IDENTITY, Reason.EARLY})
+"""Whoever is behind has one entry that may be written: these do not hold any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -81,6 +84,8 @@ def advice(domain: str, user: AdAccount, finding: Finding, trace: Trace | None) 
         )
     if finding.cause is Cause.IDENTITY:
         return REPAIRS[Reason.IDENTITY]
+    if finding.cause is Cause.IDM_NEWER and finding.state is State.BEHIND:
+        return f"his next change in AD wins; to give him AD's password now: {capture}"
     if finding.cause is Cause.IDM_NEWER:
         return (
             "his next change in AD wins; to give him AD's password now: "
@@ -95,8 +100,10 @@ def _of_the_way(capture: str, finding: Finding, trace: Trace | None) -> str:
     """For what is missing in IdM: what the way there tells."""
     if trace is not None and trace.where == IN_FLIGHT:
         return "nothing: it comes by itself" if finding.state is not State.NOT_IN_IDM else "create the user in IdM"
+    if trace is not None and trace.reason in _OF_THE_ENTRY and finding.state is not State.NOT_IN_IDM:
+        return f"what made it a dead letter is gone: {capture}"
     if trace is not None and trace.reason is not None:
-        return REPAIRS.get(trace.reason) or capture
+        return REPAIRS[trace.reason]
     if finding.state is State.NOT_IN_IDM:
         return f"create the user in IdM, then {capture}; or leave him out with [filter] of the producers"
     return f"see that the producers run, then {capture}"

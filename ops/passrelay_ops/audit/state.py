@@ -132,7 +132,7 @@ def _at_entry(user: AdAccount, entry: Entry, sight: Sight, rules: Rules) -> Find
     if FLOOR in marker.flags:
         return _at_floor(marker, compared)
     if compared < 0:
-        return Finding(State.BEHIND, f"IdM has version {known.kvno} of {known.applied_at}, AD has {user.kvno}")
+        return _behind(user, entry, known)
     if compared > 0:
         detail = f"IdM has version {known.kvno}, AD shows {user.kvno} only"
         return Finding(State.UNEXPLAINED, detail, Cause.AHEAD)
@@ -187,9 +187,27 @@ def _at_floor(floor: Marker, compared: int) -> Finding:
     return Finding(State.EXCLUDED, f"an operator's floor of {floor.applied_at} shuts this version out")
 
 
+def _behind(user: AdAccount, entry: Entry, known: Marker) -> Finding:
+    detail = f"IdM has version {known.kvno} of {known.applied_at}, AD has {user.kvno}"
+    changed = _changed_in_idm(entry, known)
+    if changed is None or not user.changed_at or to_datetime(user.changed_at) >= changed:
+        return Finding(State.BEHIND, detail)
+    # Both clocks count here, so that it is for a person: AD's would come over a password of the user's own choice.
+    return Finding(State.BEHIND, f"{detail}; a younger one was set in IdM at {_text(changed)}", Cause.IDM_NEWER)
+
+
 def _same_version(entry: Entry, marker: Marker) -> Finding:
-    written = datetime.fromisoformat(marker.applied_at)
-    if entry.last_change is not None and entry.last_change - written > _OWN_WRITE:
-        at = entry.last_change.isoformat(timespec="seconds").replace("+00:00", "Z")
-        return Finding(State.CHANGED_IN_IDM, f"somebody set another password in IdM at {at}")
+    changed = _changed_in_idm(entry, marker)
+    if changed is not None:
+        return Finding(State.CHANGED_IN_IDM, f"somebody set another password in IdM at {_text(changed)}")
     return Finding(State.IN_SYNC)
+
+
+def _changed_in_idm(entry: Entry, marker: Marker) -> datetime | None:
+    """When somebody else set a password after our write."""
+    written = datetime.fromisoformat(marker.applied_at)
+    return entry.last_change if entry.last_change is not None and entry.last_change - written > _OWN_WRITE else None
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

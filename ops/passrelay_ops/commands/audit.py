@@ -56,6 +56,7 @@ def audit(
     """Compare AD's password version of every user with IdM's entry. Exit code 1 when IdM lacks one."""
     del yes
     with Report("audit", as_json=as_json) as report:
+        report["users"], report["counts"] = [], {}
         if csv == "-" and as_json:
             raise ConfigurationError("--csv -: stdout belongs to the --json document: give a file")
         settings = load(OpsSettings, config)
@@ -124,14 +125,18 @@ def _repair(
     seconds: float,
 ) -> None:
     """Do what can be done from here, wait for it, and look again where the rest is."""
-    if producer is None:
-        report.progress("no producer of a domain controller is configured on this host: nothing is captured again here")
-    else:
-        try:
+    try:
+        if result.letters():
+            with connect(settings.broker) as connection:
+                count = healing.replay(result, connection, report.progress)
+            report.progress(f"{count} dead letters were replayed")
+        if producer is None:
+            report.progress("this host has no producer of a domain controller: nothing is captured again from here")
+        else:
             count = healing.recapture(result, producer)
             report.progress(f"{count} users of {result.domain} were captured again")
-        except PassrelayError as error:
-            report.fail("repair", result.domain, str(error), exit_code=error.exit_code)
+    except PassrelayError as error:
+        report.fail("repair", result.domain, str(error), exit_code=error.exit_code)
     healing.wait(result, compared, seconds)
     report.progress(f"{len(result.repaired)} users were repaired, {result.drift.total()} are not in sync")
     _trace(report, settings, result)
@@ -141,10 +146,11 @@ def _repair(
 def _bar(what: str) -> Iterator[Callable[[], None]]:
     """A line on a terminal that counts; how many there are AD does not tell before."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed} users"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task(printable(what), total=None)
         yield lambda: bar.advance(task)
 

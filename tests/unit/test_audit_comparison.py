@@ -1,0 +1,199 @@
+"""A whole domain compared: races, lagging controllers, silent servers, and memory that stays flat."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from passrelay_consumer.decide import Entry
+from passrelay_consumer.result_codes import DirectoryError
+from passrelay_ops.ad.controller import Attributes
+from passrelay_ops.audit.account import AdAccount, read
+from passrelay_ops.audit.comparison import Comparison
+from passrelay_ops.audit.result import Result
+from passrelay_ops.audit.state import Rules, Sight, State
+from passrelay_producer.metadata import UNICODE_PWD
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.event_id import new_event_id
+from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.marker import Marker
+from tests.unit.builders import CHANGED_AT, DOMAIN
+
+SID = bytes([1, 5, 0, 0, 0, 0, 0, 5]) + struct.pack("<5I", 21, 1, 2, 3, 1105)
+ORIGIN = UUID(int=1)
+
+
+def metadata(kvno: int) -> bytes:
+    stamp = struct.pack("<IIQ16sQQ", UNICODE_PWD, kvno, CHANGED_AT // UNITS_PER_SECOND, ORIGIN.bytes_le, 5, 5)
+    return struct.pack("<IIII", 1, 0, 1, 0) + stamp
+
+
+def attributes(number: int, kvno: int = 3, changes: Mapping[str, bytes] | None = None) -> Attributes:
+    values = {
+        "samaccountname": b"user%d" % number,
+        "objectguid": UUID(int=number).bytes_le,
+        "objectsid": SID,
+        "useraccountcontrol": b"512",
+        "pwdlastset": b"%d" % CHANGED_AT,
+        "msds-keyversionnumber": b"%d" % kvno,
+        "replpropertymetadata": metadata(kvno),
+    }
+    return {name: (value,) for name, value in {**values, **(changes or {})}.items() if value}
+
+
+def account(number: int, kvno: int = 3) -> AdAccount:
+    found = read(attributes(number, kvno))
+    assert found is not None
+    return found
+
+
+class Domain:
+    """So many users; `newest` is what a second look at every controller shows."""
+
+    def __init__(self, users: int, newest: dict[int, int] | None = None, *, kvno: int = 3) -> None:
+        self._users = users
+        self._newest = newest or {}
+        self._kvno = kvno
+
+    def users(self, name: str | None = None) -> Iterator[AdAccount]:
+        return (account(number, self._kvno) for number in range(1, self._users + 1))
+
+    def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
+        numbers = (guid.int for guid in guids)
+        return {
+            UUID(int=number): account(number, self._newest.get(number, self._kvno))
+            for number in numbers
+            if self._newest.get(number, 1)
+        }
+
+
+class Server:
+    """Its entries have version 3, but for `kvnos` (0: no entry); it can fall silent after some batches."""
+
+    def __init__(self, url: str = "idm1", kvnos: dict[int, int] | None = None, *, batches: int = 10**9) -> None:
+        self.url = url
+        self.kvnos = kvnos or {}
+        self._left = batches
+
+    def look(self, users: Sequence[AdAccount]) -> list[Sight]:
+        if not self._left:
+            raise DirectoryError(None, "gone")
+        self._left -= 1
+        return [Sight(self.url, self._entries(user)) for user in users]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _entries(self, user: AdAccount) -> tuple[Entry, ...]:
+        kvno = self.kvnos.get(user.guid.int, 3)
+        if not kvno:
+            return ()
+        key = replace(user, kvno=kvno).key(0)
+        assert key is not None
+        marker = Marker(0, kvno, key.changed_at, user.guid, new_event_id(), "2026-11-24T22:42:33.120Z")
+        return (Entry(f"uid={user.name}", marker, marker),)
+
+
+def compared(domain: Domain, *servers: Server) -> tuple[Result, Comparison]:
+    comparison, result = Comparison(domain, servers, Rules(0)), Result(DOMAIN)
+    result.compare(comparison, None, lambda: None)
+    return result, comparison
+
+
+def test_everybody_is_counted_and_only_who_needs_a_line_is_listed() -> None:
+    result, _ = compared(Domain(120), Server(kvnos={7: 2, 9: 0}))
+    assert result.counts == {State.IN_SYNC: 118, State.BEHIND: 1, State.NOT_IN_IDM: 1}
+    assert [(row.user, row.state) for row in result.rows()] == [("user7", "behind"), ("user9", "not_in_idm")]
+    assert result.drift == {State.BEHIND: 1}
+
+
+def test_a_controller_that_lags_makes_nobody_unexplained() -> None:
+    result, _ = compared(Domain(5, newest={2: 4}), Server(kvnos={2: 4, 3: 4}))
+    assert [(row.user, row.state) for row in result.rows()] == [("user3", "unexplained")]
+    assert result.counts == {State.IN_SYNC: 4, State.UNEXPLAINED: 1}
+
+
+def test_who_was_deleted_meanwhile_is_nobody() -> None:
+    result, _ = compared(Domain(5, newest={2: 0}), Server(kvnos={2: 2}))
+    assert result.rows() == []
+    assert result.counts == {State.IN_SYNC: 4, State.BEHIND: 0}
+
+
+def test_a_server_that_falls_silent_is_told_and_the_others_go_on() -> None:
+    result, comparison = compared(Domain(150), Server(), Server("idm2", batches=1))
+    assert result.counts == {State.IN_SYNC: 150}
+    assert comparison.silent == {"idm2": "gone"}
+    with pytest.raises(UnavailableError, match="no IdM server can be read: idm1: gone"):
+        compared(Domain(150), Server(batches=1))
+
+
+def test_an_account_that_may_not_read_versions_is_told_so() -> None:
+    with pytest.raises(ConfigurationError, match="msDS-KeyVersionNumber"):
+        compared(Domain(5, kvno=0), Server())
+
+
+def test_after_a_repair_who_is_healed_has_no_line_any_more() -> None:
+    server = Server(kvnos={7: 2, 8: 2})
+    result, comparison = compared(Domain(9), server)
+    assert {guid.int for guid in result.curable()} == {7, 8}
+    server.kvnos = {8: 2}
+    result.again(comparison, result.curable())
+    assert [row.user for row in result.rows()] == ["user8"]
+    assert result.counts == {State.IN_SYNC: 8, State.BEHIND: 1}
+
+
+def test_memory_does_not_grow_with_the_domain() -> None:
+    def peak(users: int) -> int:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        compared(Domain(users), Server())
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        peak(500)  # what is imported and compiled at the first use
+        small, large = peak(1_000), peak(10_000)
+    finally:
+        tracemalloc.stop()
+    assert large < 2 * small
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"samaccountname": b"pc$"}, "machine"),
+        ({"admincount": b"1"}, "AdminSDHolder"),
+        ({"objectsid": SID[:-4] + struct.pack("<I", 500)}, "built-in"),
+        ({"useraccountcontrol": b"4096"}, "not a normal account"),
+        ({"useraccountcontrol": b"546", "pwdlastset": b"0", "msds-keyversionnumber": b"1"}, "no password"),
+    ],
+)
+def test_who_is_never_carried_says_why(changes: dict[str, bytes], why: str) -> None:
+    found = read(attributes(1, changes=changes))
+    assert found is not None
+    assert why in (found.left_out or "")
+
+
+def test_a_disabled_account_is_compared_like_any_other() -> None:
+    found = read(attributes(1, changes={"useraccountcontrol": b"514"}))
+    assert found is not None
+    assert found.left_out is None
+
+
+def test_without_metadata_the_version_alone_is_known() -> None:
+    bare = read(attributes(1, changes={"replpropertymetadata": b""}))
+    other = read(attributes(1, changes={"replpropertymetadata": metadata(9)}))
+    assert bare is not None
+    assert other is not None
+    assert (bare.key(0), bare.changed_at) == (None, CHANGED_AT)
+    assert other.key(0) is None  # of another password than the version that was read
+
+
+def test_what_no_event_can_have_is_no_user() -> None:
+    assert read(attributes(1, changes={"samaccountname": b""})) is None
+    assert read(attributes(1, changes={"objectguid": b""})) is None
