@@ -84,6 +84,13 @@ class Entry:
         return self.principal and self.last_change is None
 
     @property
+    def life(self) -> timedelta | None:
+        """How long the password lasts from when it was set; None when it never expires, or was expired at once."""
+        if self.expiration is None or self.last_change is None or self.expired_at_once:
+            return None
+        return self.expiration - self.last_change
+
+    @property
     def expired_at_once(self) -> bool:
         """IPA expired the password in the moment it was set: the writer was not in passSyncManagersDNs."""
         if self.expiration is None or self.last_change is None:

@@ -13,7 +13,8 @@ from ldap3.utils.conv import escape_filter_chars
 from passrelay_consumer.connection import bind, call, close, connect, server_words
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.protection import out_of_use
-from passrelay_consumer.result_codes import DirectoryError
+from passrelay_consumer.result_codes import DirectoryError, Trouble
+from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.errors import ConfigurationError, MarkerError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import utc_now
@@ -24,6 +25,11 @@ from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
+
+PLUGIN_DN = "cn=ipa_pwd_extop,cn=plugins,cn=config"
+"""IPA's password plugin and its list of managers; a plain 389 Directory Server has no such entry."""
+MANAGERS = "passSyncManagersDNs"
+"""Who sets passwords there that do not expire at once. Not replicated, and compared as text (measured)."""
 
 _STAMP = "modifyTimestamp"
 """When an entry was written last, by the clock of the server that wrote it (RFC 4512 3.4.4); whole seconds."""
@@ -108,6 +114,15 @@ def finish_changes(*, old: Marker, new: Marker, attribute: str, expired_at: date
     }
 
 
+def unexpire_changes(*, marker: Marker, attribute: str, expires_at: datetime | None) -> Changes:
+    """Give a password its life back that a server expired with our own write, while that write is what it shows."""
+    values = [] if expires_at is None else [generalized_time(expires_at)]
+    return {
+        "krbPasswordExpiration": [(ldap3.MODIFY_REPLACE, values)],
+        attribute: _replace_exactly(marker, marker),
+    }
+
+
 def _replace_exactly(old: Marker | None, new: Marker) -> list[tuple[str, list[bytes]]]:
     added = (ldap3.MODIFY_ADD, [str(new).encode("ascii")])
     return [added] if old is None else [(ldap3.MODIFY_DELETE, [str(old).encode("ascii")]), added]
@@ -122,6 +137,8 @@ class ProbeResult:
     repair: str = ""
     expires_passwords: bool = False
     """The server has IPA's password plugin: each write must be looked at afterwards."""
+    life: timedelta | None = None
+    """How long a password lasts there; None for ever, or when the probe did not get that far."""
     clock_offset: timedelta | None = None
     """How far the server's clock is ahead of this host's; None when the probe did not get that far."""
 
@@ -159,6 +176,19 @@ class Directory:
         """One modify operation; DirectoryError carries the server's result."""
         self._check(lambda connection: connection.modify(dn, changes))
 
+    def lists_us(self) -> bool | None:
+        """Whether IPA's plugin takes us for a manager at this moment; None where we may not see its list."""
+        try:
+            found = self._search(PLUGIN_DN, "(objectClass=*)", "BASE", [MANAGERS], most=1)
+        except DirectoryError as error:
+            if error.trouble is Trouble.MISSING:
+                return None
+            raise
+        if not found:
+            return None
+        listed = [value for name, values in found[0][1].items() if name.lower() == MANAGERS.lower() for value in values]
+        return folded(self._settings.bind_dn) in {value.decode("utf-8", "replace").casefold() for value in listed}
+
     def probe(self, password: Secret) -> ProbeResult:
         """Set `password` (random) on the disabled probe entry and look whether it was expired at once."""
         entry = self._settings.probe_entry(self.url)
@@ -189,11 +219,13 @@ class Directory:
                 "the server expires every password that we set",
                 f"`passrelay idm managers add --yes`: {self._settings.bind_dn} belongs to passSyncManagersDNs of "
                 f"cn=ipa_pwd_extop,cn=plugins,cn=config on {self.url}",
+                expires_passwords=True,
                 clock_offset=offset,
             )
         # Not the expiration: where passwords never expire (krbMaxPwdLife 0) the plugin sets none.
         expires = state is not None and state.last_change is not None
-        return ProbeResult(None, expires_passwords=expires, clock_offset=offset)
+        life = None if state is None else state.life
+        return ProbeResult(None, expires_passwords=expires, life=life, clock_offset=offset)
 
     def _read_probe(self, dn: str) -> tuple[Entry | None, datetime | None]:
         """The probe entry and when the server says that it was written."""

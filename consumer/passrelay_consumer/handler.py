@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
-from passrelay_consumer.directory import Directory, finish_changes, write_changes
+from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.protection import protection
@@ -198,6 +198,8 @@ class Handler:
                         raise EntryTroubleError(
                             Reason.REFUSED, "the entry has no marker and is not known to be as old as the write"
                         )
+                    case Write() if self._lost_us(directory):
+                        continue
                     case Write():
                         return self._write(directory, entry, event, key, progress)
             except DirectoryError as error:
@@ -244,13 +246,9 @@ class Handler:
                 raise PolicyError(in_plain_words(words)) from None
             raise DirectoryError(error.code, words) from None
         progress.wrote, progress.written_at = True, progress.now
-        # 10. After-write: a server that expires what we set gets no more writes; then must_change.
+        # 10. After-write: was it expired at once? Then must_change.
         if self._servers.expires_passwords(directory.url):
-            state = directory.read(entry.dn)
-            if state is not None and state.expired_at_once:
-                self._servers.suspect(directory.url, since=time.monotonic())
-                why = f"{directory.url} expired the password at once: our DN is not in its passSyncManagersDNs"
-                raise EntryTroubleError(Reason.NOT_LISTED, why)
+            self._unexpire(directory, entry, new)
         diagnostic = ""
         if event.must_change and self._idm.carry_must_change:
             if entry.kerberos:
@@ -258,6 +256,35 @@ class Handler:
             else:
                 diagnostic = "must change at next login was not carried: the entry has no Kerberos attributes"
         return progress.outcome(Verdict.APPLIED, diagnostic=diagnostic, applied_at=progress.now)
+
+    def _lost_us(self, directory: Directory) -> bool:
+        """Looked at before each write: a server can take us off its list between two probes."""
+        if not self._servers.expires_passwords(directory.url) or directory.lists_us() is not False:
+            return False
+        # What counts is what the server does, so the probe has the last word.
+        return not self._servers.suspect(directory.url, since=time.monotonic())
+
+    def _unexpire(self, directory: Directory, before: Entry, written: Marker) -> None:
+        """Put right at once what a server did that took us off its list in the moment of the write."""
+        state = directory.read(before.dn)
+        if state is None or not state.expired_at_once or state.marker != written or state.last_change is None:
+            return
+        # The user's own policy shows in his last password; a new user gets what the probe got.
+        life = before.life or self._servers.life(directory.url)
+        changes = unexpire_changes(
+            marker=written,
+            attribute=self._idm.marker_attribute,
+            expires_at=None if life is None else state.last_change + life,
+        )
+        try:
+            directory.modify(before.dn, changes)
+        except DirectoryError as error:
+            self._servers.suspect(directory.url, since=time.monotonic())
+            if error.trouble in (Trouble.RACE, Trouble.SERVER):
+                raise
+            why = f"{directory.url} expired the password at once: our DN is not in its passSyncManagersDNs"
+            raise EntryTroubleError(Reason.NOT_LISTED, why) from None
+        self._servers.suspect(directory.url, since=time.monotonic())
 
     def _finish(self, directory: Directory, entry: Entry, marker: Marker, now: datetime) -> None:
         # A second modify: in the first one IPA's plugin would overwrite krbPasswordExpiration (measured).

@@ -38,6 +38,8 @@ class _Server:
         self.directory = Directory(url, settings)
         self.probed_at = float("-inf")
         self.result: ProbeResult | None = None
+        self.good: ProbeResult | None = None
+        """The last probe that was good."""
 
 
 class Servers:
@@ -68,9 +70,17 @@ class Servers:
         return result.detail if result.check in UNREACHABLE else ""
 
     def expires_passwords(self, url: str) -> bool:
-        """True when the server runs IPA's plugin, as its last probe showed."""
-        result = self._by_url(url).result
-        return result is not None and result.expires_passwords
+        """True when the server runs IPA's plugin, as its last good probe showed.
+
+        Not the last one: while another worker's probe fails, a write that is under way must still be looked at.
+        """
+        good = self._by_url(url).good
+        return good is not None and good.expires_passwords
+
+    def life(self, url: str) -> timedelta | None:
+        """How long passwords lasted there while it listed us; None when for ever."""
+        good = self._by_url(url).good
+        return good.life if good is not None else None
 
     def now(self, url: str) -> datetime:
         """The time by that server's own clock as its last probe showed it; by ours while that is not known.
@@ -132,6 +142,8 @@ class Servers:
             if not result.ok:
                 server.directory.close()
             server.result, server.probed_at = result, time.monotonic()
+            if result.ok:
+                server.good = result
         if self._on_probe is not None:
             self._on_probe(server.url, result)
         if before is None or before.ok != result.ok or before.check != result.check:

@@ -19,25 +19,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.ipa]
 OTHER = "uid=passsync,cn=sysaccounts,cn=etc,dc=idm,dc=test"
 
 
-class NewIpaDirectory(IpaDirectory):
-    """A server with IPA's realm, on which nobody has set passrelay up."""
-
-    def setup(self) -> None:
-        self._add_realm()
-
-
 @pytest.fixture
 def new(
     lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority, ipa_plugin: Plugin, tmp_path: Path
-) -> Iterator[NewIpaDirectory]:
-    directory = NewIpaDirectory(lab_folder.path / tmp_path.name, reservations, ca, ipa_plugin)
+) -> Iterator[IpaDirectory]:
+    """A server with IPA's realm, on which nobody has set passrelay up."""
+    directory = IpaDirectory(lab_folder.path / tmp_path.name, reservations, ca, ipa_plugin, set_up=False)
     directory.start()
     yield directory
     directory.kill()
 
 
 @pytest.fixture
-def office(new: NewIpaDirectory, tmp_path: Path) -> IdmOffice:
+def office(new: IpaDirectory, tmp_path: Path) -> IdmOffice:
     return IdmOffice(tmp_path, [new])
 
 
@@ -47,7 +41,7 @@ def listed(office: IdmOffice) -> dict[str, bool]:
 
 
 def test_setup_makes_a_server_fit_for_consumers_and_undo_leaves_it_as_before(
-    office: IdmOffice, new: NewIpaDirectory
+    office: IdmOffice, new: IpaDirectory
 ) -> None:
     new.set_managers(OTHER)
     before = ldif(new)
@@ -66,7 +60,7 @@ def test_setup_makes_a_server_fit_for_consumers_and_undo_leaves_it_as_before(
 
 
 def test_all_of_it_can_be_printed_without_a_connection_and_applied_by_ldapmodify(
-    office: IdmOffice, new: NewIpaDirectory
+    office: IdmOffice, new: IpaDirectory
 ) -> None:
     office.password_file.touch(mode=0o600)
     office.password_file.write_text(canary_password())
@@ -76,7 +70,7 @@ def test_all_of_it_can_be_printed_without_a_connection_and_applied_by_ldapmodify
     assert office.probe(new).ok
 
 
-def test_a_dn_with_blanks_gives_no_right_and_is_put_right(office: IdmOffice, new: NewIpaDirectory) -> None:
+def test_a_dn_with_blanks_gives_no_right_and_is_put_right(office: IdmOffice, new: IpaDirectory) -> None:
     office.run("setup", "--yes")
     spelled = new.service_dn.replace(",", ", ")
     new.set_managers(OTHER, spelled)
@@ -97,7 +91,7 @@ def test_a_dn_with_blanks_gives_no_right_and_is_put_right(office: IdmOffice, new
     assert office.run("managers", "add", "--yes")["written"] is False
 
 
-def test_a_manager_goes_however_he_is_spelled_and_only_he(office: IdmOffice, new: NewIpaDirectory) -> None:
+def test_a_manager_goes_however_he_is_spelled_and_only_he(office: IdmOffice, new: IpaDirectory) -> None:
     spelled = OTHER.replace(",", " , ").upper()
     new.set_managers(OTHER, spelled, new.service_dn)
     plan = office.run("managers", "remove", OTHER)
@@ -111,13 +105,13 @@ def test_a_manager_goes_however_he_is_spelled_and_only_he(office: IdmOffice, new
 
 def test_every_server_has_its_own_list(
     office: IdmOffice,
-    new: NewIpaDirectory,
+    new: IpaDirectory,
     lab_folder: LabFolder,
     reservations: Reservations,
     ca: CertificateAuthority,
     ipa_plugin: Plugin,
 ) -> None:
-    second = NewIpaDirectory(lab_folder.path / "managers-second", reservations, ca, ipa_plugin)
+    second = IpaDirectory(lab_folder.path / "managers-second", reservations, ca, ipa_plugin)
     second._root_password = new._root_password
     second.start()
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,11 +23,13 @@ from ldap3.core.results import (
     RESULT_SUCCESS,
 )
 
+from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory as ConsumerDirectory
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import filetime
+from passrelay_schemas.event import Kind
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Log
 from passrelay_schemas.marker import Marker
@@ -37,7 +40,7 @@ from passrelay_schemas.verdict import Reason, Verdict
 from tests.lab.directory_tree import Attributes, Changes
 from tests.lab.enrolment import Enrolment, change
 from tests.lab.folder import canary_password, find_canary
-from tests.lab.ipa_directory import MAX_LIFE_SECONDS, IpaDirectory
+from tests.lab.ipa_directory import MAX_LIFE_SECONDS, PLUGIN_DN, IpaDirectory
 
 pytestmark = [pytest.mark.integration, pytest.mark.ipa]
 
@@ -328,25 +331,107 @@ def test_a_server_that_does_not_list_us_gets_no_user(site: Site, listed: str) ->
     assert _life(directory.read(user)) == _MAX_LIFE
 
 
-def test_taken_from_the_list_while_in_use_costs_one_write_and_that_one_is_repaired(site: Site) -> None:
+def test_taken_from_the_list_while_in_use_costs_no_user_anything(site: Site) -> None:
     directory = site.directory
-    hit, spared, new = _user(directory), _user(directory), canary_password()
-    raw = site.envelope(hit, new, 2)
+    user, new = _user(directory), canary_password()
+    raw = site.envelope(user, new, 2)
     with site.consumer() as (handler, servers):
-        assert _verdict(handler, site.envelope(hit, canary_password(), 1)) is Verdict.APPLIED
+        assert _verdict(handler, site.envelope(user, canary_password(), 1)) is Verdict.APPLIED
+        before = directory.read(user)
         directory.set_managers()
-        outcome = _handle(handler, raw)
-        assert isinstance(outcome, Outcome)
-        assert (outcome.verdict, outcome.reason) == (Verdict.RETRY, Reason.NOT_LISTED)
-        assert _life(directory.read(hit)) == timedelta()
-        before = directory.read(spared)
-        assert isinstance(_handle(handler, site.envelope(spared, canary_password(), 1)), Hold)
-        assert directory.read(spared) == before
+        # Long before the next probe: the list is looked at before each write.
+        assert isinstance(_handle(handler, raw), Hold)
+        assert directory.read(user) == before
         directory.set_managers(directory.service_dn)
         servers.wait_until_up(threading.Event())
         assert _verdict(handler, raw) is Verdict.APPLIED
-    assert _life(directory.read(hit)) == _MAX_LIFE
-    assert directory.binds(hit, new)
+    assert _life(directory.read(user)) == _MAX_LIFE
+    assert directory.binds(user, new)
+
+
+class Moment:
+    """Something happens once, in the moment between the look at a server's list and the write to a user."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+        self._happens: Callable[[], object] | None = happens
+        looks = ConsumerDirectory.lists_us
+
+        def lists_us(directory: ConsumerDirectory) -> bool | None:
+            listed = looks(directory)
+            happens, self._happens = self._happens, None
+            if happens is not None:
+                happens()
+            return listed
+
+        monkeypatch.setattr(ConsumerDirectory, "lists_us", lists_us)
+
+
+@pytest.mark.parametrize("probed_meanwhile", [False, True])
+@pytest.mark.parametrize("max_life", [timedelta(), timedelta(days=30), _MAX_LIFE])
+def test_taken_from_the_list_in_the_moment_of_the_write_is_put_right_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, max_life: timedelta, probed_meanwhile: bool
+) -> None:
+    directory = site.directory
+    directory.set_policy(krbMaxPwdLife=int(max_life.total_seconds()))
+    user, fresh, new = _user(directory), f"fresh-{next(_NAMES)}", canary_password()
+    directory.add_users([fresh])
+    with site.consumer() as (handler, servers):
+
+        def lost() -> None:
+            directory.set_managers()
+            if probed_meanwhile:  # by another worker; this one's write is under way all the same
+                servers.suspect(directory.ldaps_url, since=time.monotonic())
+
+        for name in (user, fresh):
+            Moment(monkeypatch, lost)
+            assert _verdict(handler, site.envelope(name, new, 1)) is Verdict.APPLIED
+            entry = directory.read(name)
+            if max_life:
+                assert _life(entry) == max_life
+            else:
+                assert "krbPasswordExpiration" not in entry
+            assert directory.binds(name, new)
+            assert servers.current() is None, "no write goes there any more"
+            directory.set_managers(directory.service_dn)
+            servers.wait_until_up(threading.Event())
+
+
+def test_a_must_change_step_of_another_consumer_is_not_taken_for_a_wrong_servers_work(
+    site: Site, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = _user(site.directory)
+    tick = site.envelope(user, None, 1, kind=Kind.EXPIRE, must_change=True)
+    read = ConsumerDirectory.read
+    with site.consumer() as (other, _):
+
+        def read_late(directory: ConsumerDirectory, dn: str) -> Entry | None:
+            monkeypatch.setattr(ConsumerDirectory, "read", read)
+            assert _verdict(other, tick) is Verdict.APPLIED
+            return read(directory, dn)
+
+        monkeypatch.setattr(ConsumerDirectory, "read", read_late)
+        assert _verdict(handler, site.envelope(user, canary_password(), 1)) is Verdict.APPLIED
+    entry = site.directory.read(user)
+    assert _time(entry, "krbPasswordExpiration") <= _now(), "he has to change it"
+    assert site.marker(user).flags == {"x"}
+
+
+def test_where_the_list_cannot_be_seen_the_write_itself_tells(site: Site) -> None:
+    directory = site.directory
+    user, new = _user(directory), canary_password()
+    rules = directory.read_entry(PLUGIN_DN)["aci"]
+    directory.change_rules(PLUGIN_DN, delete=rules)
+    try:
+        with site.consumer() as (handler, servers):
+            assert _verdict(handler, site.envelope(user, canary_password(), 1)) is Verdict.APPLIED
+            directory.set_managers()
+            assert _verdict(handler, site.envelope(user, new, 2)) is Verdict.APPLIED
+            assert _life(directory.read(user)) == _MAX_LIFE
+            assert servers.current() is None
+            assert isinstance(_handle(handler, site.envelope(user, canary_password(), 3)), Hold)
+    finally:
+        directory.change_rules(PLUGIN_DN, add=rules)
+    assert directory.binds(user, new)
 
 
 def test_must_change_holds_until_the_next_password(site: Site, handler: Handler) -> None:
@@ -427,7 +512,3 @@ def test_the_plugin_is_known_where_passwords_never_expire(site: Site) -> None:
         directory.undelete(user)
         assert _verdict(handler, raw) is Verdict.APPLIED
         assert directory.binds(user, new)
-        directory.set_managers()
-        outcome = _handle(handler, site.envelope(user, canary_password(), 3))
-        assert isinstance(outcome, Outcome)
-        assert outcome.reason is Reason.NOT_LISTED

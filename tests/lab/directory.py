@@ -93,6 +93,19 @@ class Directory:
         """The server's version, e.g. `2.3.1`."""
         return server_version()
 
+    @property
+    def site(self) -> Site:
+        """What `passrelay idm setup` would know of it."""
+        return Site(
+            service_dn=self.service_dn,
+            probe_dn=self.probe_dn,
+            probe_dns=(self.probe_dn, *(own_probe(self.probe_dn, url) for url in self.listed_as)),
+            search_bases=(self.search_base,),
+            suffix=self.suffix,
+            password_file=self.password_file,
+            realm="IDM.TEST",
+        )
+
     # --- life and death
 
     def start(self) -> None:
@@ -104,8 +117,7 @@ class Directory:
         try:
             self._process.wait_until(lambda: accepts("127.0.0.1", self.listening.ldaps), what="LDAPS answers")
             if fresh:
-                with self.manager() as manager:
-                    create_tree(manager, self.suffix)
+                self.create_tree()
                 if self._set_up:
                     self.setup()
         except BaseException:
@@ -125,6 +137,11 @@ class Directory:
         write_certificate_store(self.layout, certificate, self.ca_file)
         self.manager_file.touch(mode=0o600)
         self.manager_file.write_text(self._root_password)
+
+    def create_tree(self) -> None:
+        """What is in the database before anybody sets it up for passrelay."""
+        with self.manager() as manager:
+            create_tree(manager, self.suffix)
 
     def stop(self) -> None:
         """Stop it cleanly; nothing is left running. Harmless when it does not run."""
@@ -247,16 +264,7 @@ class Directory:
         """What `passrelay idm setup` prints, given to OpenLDAP's own ldapmodify as an administrator may do it."""
         self.password_file.touch(mode=0o600)
         self.password_file.write_text(secrets.token_urlsafe(24))
-        site = Site(
-            service_dn=self.service_dn,
-            probe_dn=self.probe_dn,
-            probe_dns=(self.probe_dn, *(own_probe(self.probe_dn, url) for url in self.listed_as)),
-            search_bases=(self.search_base,),
-            suffix=self.suffix,
-            password_file=self.password_file,
-            realm="IDM.TEST",
-        )
-        needed = wanted(site)
+        needed = wanted(self.site)
         self.apply_ldif(render((*needed.schema, *needed.tree)))
 
     def apply_ldif(self, ldif: str) -> None:

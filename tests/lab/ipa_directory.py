@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldap3 import MODIFY_DELETE, MODIFY_REPLACE
+from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE
 
+from passrelay_ops.idm.ldif import render
+from passrelay_ops.idm.templates import wanted
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import Changes, add, demand, modify
@@ -67,11 +69,15 @@ class IpaDirectory(Directory):
         # One blank line between entries: at two the server ends without a word.
         dse.write_text(f"{dse.read_text().strip()}\n\n{entry.strip()}\n")
 
-    def setup(self) -> None:
-        """The realm first: without it the plugin refuses every password. Then what the README tells."""
+    def create_tree(self) -> None:
+        """With the realm: without it the plugin refuses every password."""
+        super().create_tree()
         self._add_realm()
+
+    def setup(self) -> None:
+        """What the README tells, this server's own configuration included."""
         super().setup()
-        self.set_managers(self.service_dn)
+        self.add_manager()
 
     def _add_realm(self) -> None:
         container = {"objectClass": ["top", "krbContainer"], "cn": ["kerberos"]}
@@ -103,9 +109,17 @@ class IpaDirectory(Directory):
 
     # --- what an IPA administrator does
 
+    def add_manager(self) -> None:
+        """What `passrelay idm setup` writes into this server's own configuration: the list, and a look at it."""
+        self.apply_ldif(render(wanted(self.site).managers))
+
     def set_managers(self, *dns: str) -> None:
         """Who is in passSyncManagersDNs; the plugin reads it anew for each password."""
         self._change(PLUGIN_DN, {"passSyncManagersDNs": [(MODIFY_REPLACE, list(dns))]})
+
+    def change_rules(self, dn: str, *, add: Sequence[str] = (), delete: Sequence[str] = ()) -> None:
+        """Access rules of one entry, also of the server's own configuration."""
+        self._change(dn, {"aci": [(MODIFY_DELETE, list(delete))] if delete else [(MODIFY_ADD, list(add))]})
 
     def set_policy(self, **values: int) -> None:
         """Change the global policy, e.g. `set_policy(krbPwdHistoryLength=5)`."""

@@ -120,6 +120,10 @@ class MemoryDirectory(Directory):
         self._before = before
         self._after_modify = after_modify
 
+    def lists_us(self) -> bool:
+        """Always, and no event of the model lies between this look and the write."""
+        return True
+
     def _search(
         self, base: str, search_filter: str, scope: Literal["BASE", "SUBTREE"], attributes: list[str], *, most: int
     ) -> list[tuple[str, dict[str, list[bytes]]]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import checks, login, password_file, schema, setting_up, templates, undo
 from passrelay_ops.idm.ldif import Change, FromFile, Record, parse
@@ -21,7 +22,7 @@ from passrelay_ops.idm.managers import listed, to_add, to_remove
 from passrelay_ops.idm.plan import missing, to_set_up, to_take_back
 from passrelay_ops.idm.server import Attributes
 from passrelay_ops.idm.site import Site
-from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View
+from passrelay_ops.idm.view import View
 from passrelay_schemas.distinguished_name import folded, parent
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.settings import DomainSettings, IdmSettings

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_ops.commands.idm_setup import BindDn, BindPasswordFile, fail, say_plan, settings_of
 from passrelay_ops.idm import managers, work
 from passrelay_ops.idm.login import DIRECTORY_MANAGER, ask
 from passrelay_ops.idm.plan import Step
-from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View
+from passrelay_ops.idm.view import View
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import Report
 from passrelay_schemas.distinguished_name import canonical

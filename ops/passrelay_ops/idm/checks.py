@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import schema
 from passrelay_ops.idm.ldif import Record, Value
 from passrelay_ops.idm.plan import missing
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
-from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, SCHEMA_DN, View
+from passrelay_ops.idm.view import SCHEMA_DN, View
 from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
 
 SETUP = "`passrelay idm setup --yes`"
@@ -109,8 +110,14 @@ def _managers(wanted: Wanted, view: View) -> Row:
     found = missing(record, view)
     if found is None:
         return _row(view, "idm.managers", Result.OK, f"in {MANAGERS}")
+    lacking = [change for change in found.changes if change.attribute == MANAGERS]
+    if not lacking:
+        detail = (
+            f"in {MANAGERS}, which the service account cannot see, and so cannot tell before a write when it is lost"
+        )
+        return _row(view, "idm.managers", Result.FAIL, detail, SETUP)
     detail = f"not in {MANAGERS} of {PLUGIN_DN}: every password that passrelay sets there would expire at once"
-    if any(change.operation == "delete" for change in found.changes):
+    if any(change.operation == "delete" for change in lacking):
         detail = f"in {MANAGERS} by a spelling that the plugin does not take for the same DN: as if it was missing"
     return _row(view, "idm.managers", Result.FAIL, detail, "`passrelay idm managers add --yes`")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.idm.ldif import Change, Record
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.plan import Step, grouped, made, missing
 from passrelay_ops.idm.server import Server
-from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View, unusable
+from passrelay_ops.idm.view import View, unusable
 from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.settings import IdmSettings
 

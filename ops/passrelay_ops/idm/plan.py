@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_ops.idm import schema
 from passrelay_ops.idm.ldif import Change, FromFile, Record
 from passrelay_ops.idm.server import Attributes
 from passrelay_ops.idm.templates import MADE_BY, Wanted
-from passrelay_ops.idm.view import MANAGERS, PLUGIN_DN, View
+from passrelay_ops.idm.view import View
 from passrelay_schemas import distinguished_name
 
 _ACL = re.compile(r'\bacl\s+"([^"]*)"')

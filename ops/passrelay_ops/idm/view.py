@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ldap3.utils.conv import escape_filter_chars
 
 from passrelay_consumer.connection import bind, close, connect
+from passrelay_consumer.directory import MANAGERS, PLUGIN_DN
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import schema
@@ -20,9 +21,6 @@ from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.settings import IdmSettings
 
 SCHEMA_DN = "cn=schema"
-PLUGIN_DN = "cn=ipa_pwd_extop,cn=plugins,cn=config"
-"""IPA's password plugin and its list of managers; a plain 389 Directory Server has no such entry."""
-MANAGERS = "passSyncManagersDNs"
 _BAD_LOGIN = 49
 
 
@@ -93,7 +91,7 @@ def _entry(server: Server, dn: str) -> Attributes | None:
     if dn == SCHEMA_DN:
         return server.entry(dn, "attributeTypes", "objectClasses")
     if dn == PLUGIN_DN:
-        return server.entry(dn, "cn", MANAGERS)
+        return server.entry(dn, "cn", MANAGERS, "aci")
     # Not the password: the hash is nobody's business here. nsAccountLock is given only when it is asked for.
     return server.entry(dn, "objectClass", "uid", "description", "krbPrincipalName", "nsAccountLock", "aci")
 
