@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be cut and healed: the network between two servers."""
+"""A TCP proxy on loopback that can be cut, healed and made to hold: the network between two servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from tests.lab.network import Reservations
@@ -26,6 +26,9 @@ class Proxy:
         self._target = target
         self._connections: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
+        self._passing: int | None = None
+        self.holding = threading.Event()
+        """Something is held back, after `hold_after`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
         self._thread.start()
@@ -38,6 +41,14 @@ class Proxy:
     def heal(self) -> None:
         """Take connections again. What was cut stays cut: both ends must connect anew."""
         self._run(self._heal())
+
+    def hold_after(self, requests: int) -> None:
+        """Let so many more requests pass to the server, and hold the next ones; answers pass. `cut` drops what is held.
+
+        A client that waits for each answer sends a request in one piece, so pieces are counted.
+        """
+        self.holding.clear()
+        self._passing = requests
 
     def close(self) -> None:
         """Cut, and end the proxy's thread. Harmless when it is closed."""
@@ -59,6 +70,7 @@ class Proxy:
 
     async def _cut(self) -> None:
         server, self._server = self._server, None
+        self._passing = None
         if server is not None:
             server.close()
         await asyncio.sleep(0)  # a connection accepted just now becomes a task here
@@ -80,7 +92,10 @@ class Proxy:
         try:
             far_reader, far_writer = await asyncio.open_connection(_HOST, self._target)
             writers.append(far_writer)
-            pumps = [self._loop.create_task(_pump(*pair)) for pair in ((reader, far_writer), (far_reader, writer))]
+            pumps = [
+                self._loop.create_task(_pump(reader, far_writer, self._pass)),
+                self._loop.create_task(_pump(far_reader, writer)),
+            ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):  # nobody listens there, or cut
             for each in writers:
@@ -91,10 +106,25 @@ class Proxy:
             for each in writers:
                 each.close()
 
+    async def _pass(self) -> None:
+        if self._passing is None:
+            return
+        self._passing -= 1
+        if self._passing < 0:
+            self.holding.set()
+            await asyncio.Event().wait()  # until the connection is cut
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _at_once() -> None:
+    """Nothing is held."""
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_pass: Callable[[], Awaitable[None]] = _at_once
+) -> None:
     try:
         while piece := await reader.read(_PIECE):
+            await may_pass()
             writer.write(piece)
             await writer.drain()
     except OSError:
