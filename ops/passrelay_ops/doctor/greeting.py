@@ -21,6 +21,7 @@ _SECONDS = 10
 _NAME_CODES = frozenset({62, 63, 64})
 _TIME_CODES = frozenset({9, 10})
 """X509_V_ERR_... of OpenSSL (x509_vfy.h): host name, e-mail and address mismatch; not yet valid and expired."""
+_HUNG_UP = "it ends the connection right after TLS"
 _ABOUT_CLIENT = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
 """Words in the alerts (RFC 8446 6.2) with which a server refuses a client's certificate."""
 
@@ -40,36 +41,52 @@ class Greeting:
 
 def greet(settings: BrokerSettings) -> Greeting:
     """Connect as a service does, without logging in. ConfigurationError when the files of [broker] cannot be used."""
+    greeting = _attempt(settings)
+    if greeting.client_fault == _HUNG_UP:
+        # TLS 1.2 tells within the handshake why a certificate is refused; RabbitMQ's TLS 1.3 just hangs up.
+        again = _attempt(settings, ssl.TLSVersion.TLSv1_2)
+        return again if again.client_fault else greeting
+    return greeting
+
+
+def _attempt(settings: BrokerSettings, newest: ssl.TLSVersion | None = None) -> Greeting:
     parameters = connection_parameters(settings, name="passrelay doctor")
     options = parameters.ssl_options
-    secure = options is not None
+    secure, expires_at, shaken = options is not None, None, False
     try:
         connection = socket.create_connection((parameters.host, parameters.port), timeout=_SECONDS)
     except OSError as error:
-        return Greeting(secure, unreachable=f"{type(error).__name__}: {error.strerror or error}")
-    expires_at = None
+        return Greeting(secure, unreachable=_words(error))
     with contextlib.ExitStack() as stack:
         stack.enter_context(connection)
         try:
             if options is not None:
+                if newest is not None:
+                    options.context.maximum_version = newest
                 wrapped = options.context.wrap_socket(connection, server_hostname=options.server_hostname)
                 connection = stack.enter_context(wrapped)
-                expires_at = _end(wrapped)
+                expires_at, shaken = _end(wrapped), True
             connection.sendall(_PROTOCOL_HEADER)
             answer = connection.recv(8)
         except ssl.SSLCertVerificationError as error:
             fault, repair = certificate_words(error.verify_code, error.verify_message)
             return Greeting(secure, certificate_fault=fault, certificate_repair=repair)
-        except ssl.SSLError as error:
-            reason = error.reason or str(error)
+        except OSError as error:
+            reason = getattr(error, "reason", None) or ""
             if "ALERT" in reason and any(word in reason for word in _ABOUT_CLIENT):
                 return Greeting(secure, expires_at=expires_at, client_fault=reason.replace("_", " ").lower())
-            return Greeting(secure, unreachable=f"no TLS came from there ({reason})")
-        except OSError as error:
-            return Greeting(secure, unreachable=f"{type(error).__name__}: {error.strerror or error}")
+            if shaken and isinstance(error, ssl.SSLEOFError | ConnectionError):
+                return Greeting(secure, expires_at=expires_at, client_fault=_HUNG_UP)
+            return Greeting(secure, unreachable=f"no TLS came from there ({reason})" if reason else _words(error))
+    if shaken and not answer:
+        return Greeting(secure, expires_at=expires_at, client_fault=_HUNG_UP)
     if not answer or answer[0] != _METHOD_FRAME:
         return Greeting(secure, unreachable="no AMQP 0-9-1 came from there: is it the right port?")
     return Greeting(secure, expires_at=expires_at)
+
+
+def _words(error: OSError) -> str:
+    return f"{type(error).__name__}: {error.strerror or error}"
 
 
 def certificate_words(code: int, message: str) -> tuple[str, str]:
