@@ -1,0 +1,134 @@
+"""`keys rotate`, `keys revoke`: a successor is used only when it is activated; a revoked key never comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from passrelay_ops.cli import app
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.keys import KeyStatus, KeyUse, public_path, read_public
+from passrelay_schemas.suites import P256
+from tests.lab.folder import CANARY, canary_password
+
+
+def keys(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["keys", *(str(argument) for argument in arguments)])
+
+
+def document_of(result: Result) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return document
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def test_a_recipient_keys_successor_is_sealed_to_only_when_it_is_active(directory: Path) -> None:
+    keys("init", "consumer", "--algorithm", P256, "--directory", directory)
+    old = Keyring(directory).recipient()
+    made = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]
+    assert (made["status"], made["algorithm"], made["private_here"]) == ("next", P256, True)
+    again = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]
+    assert again["key_id"] == made["key_id"]  # the one that waits, not a third
+    keyring = Keyring(directory)
+    assert keyring.recipient() == old
+    assert keyring.opener(made["key_id"])  # a consumer that has it can open already
+    plan = keys("rotate", "recipient", "--activate", "--directory", directory)
+    assert plan.exit_code == 0
+    assert "--yes" in plan.stdout
+    assert Keyring(directory).recipient() == old
+    result = keys("rotate", "recipient", "--activate", "--yes", "--directory", directory)
+    assert f"passrelay keys retire {old.key_id}" in result.stdout
+    keyring = Keyring(directory)
+    assert keyring.recipient().key_id == made["key_id"]
+    assert {key.key_id: key.status for key in keyring.documents(KeyUse.RECIPIENT)}[old.key_id] is KeyStatus.ACTIVE
+
+
+def test_the_next_document_of_a_recipient_changes_nothing_at_a_producer(directory: Path, tmp_path: Path) -> None:
+    producer = tmp_path / "producer"
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    old = Keyring(directory).recipient()
+    keys("enroll", public_path(directory, old.key_id), "--yes", "--directory", producer)
+    made = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]
+    document = public_path(directory, made["key_id"])
+    keys("enroll", document, "--yes", "--directory", producer)
+    assert Keyring(producer).recipient() == old
+    keys("rotate", "recipient", "--activate", "--yes", "--directory", directory)
+    plan = keys("enroll", document, "--yes", "--directory", producer)
+    assert "status: next -> active" in plan.stdout
+    assert Keyring(producer).recipient().key_id == made["key_id"]
+
+
+def test_a_signing_keys_successor_is_believed_before_it_is_used(directory: Path, tmp_path: Path) -> None:
+    consumer = tmp_path / "consumer"
+    keys("init", "producer", "dc1", "--directory", directory)
+    old = Keyring(directory).signer().document
+    made = document_of(keys("rotate", "signing", "--directory", directory, "--json"))["keys"][0]
+    assert Keyring(directory).signer().document == old
+    keys("enroll", public_path(directory, made["key_id"]), "--yes", "--directory", consumer)
+    assert Keyring(consumer).signing_key(made["key_id"]).status is KeyStatus.ACTIVE
+    changed = document_of(keys("rotate", "signing", "--activate", "--yes", "--directory", directory, "--json"))["keys"]
+    assert {key["key_id"]: key["status"] for key in changed} == {made["key_id"]: "active", old.key_id: "retired"}
+    assert Keyring(directory).signer().document.key_id == made["key_id"]
+
+
+def test_several_producers_in_one_directory_are_named(directory: Path) -> None:
+    keys("init", "producer", "dc1", "--directory", directory)
+    keys("init", "producer", "dc2", "--directory", directory)
+    result = keys("rotate", "signing", "--directory", directory)
+    assert (result.exit_code, "dc1, dc2" in result.stderr) == (2, True)
+    made = document_of(keys("rotate", "signing", "dc2", "--directory", directory, "--json"))["keys"][0]
+    assert made["producer"] == "dc2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(("rotate", "ops"), "keys init"), (("rotate", "signing"), "keys init"), (("rotate", "tls"), "recipient"),
+     (("rotate", "recipient", "--activate", "--yes"), "no recipient key waits"), (("revoke", "unknown"), "keys list")],
+)  # fmt: skip
+def test_what_cannot_be_done_says_what_can(directory: Path, arguments: tuple[str, ...], why: str) -> None:
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    before = sorted(directory.iterdir())
+    result = keys(*arguments, "--directory", directory)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert sorted(directory.iterdir()) == before
+
+
+def test_revoking_shows_what_it_means_first_and_has_no_way_back(directory: Path, tmp_path: Path) -> None:
+    keys("init", "producer", "dc1", "--directory", directory)
+    (key,) = Keyring(directory).documents()
+    old = tmp_path / "old.pub.json"
+    old.write_bytes(public_path(directory, key.key_id).read_bytes())
+    plan = keys("revoke", key.key_id, "--directory", directory)
+    assert (plan.exit_code, "dead letter" in plan.stdout) == (0, True)
+    assert read_public(public_path(directory, key.key_id)).status is KeyStatus.ACTIVE
+    assert keys("revoke", key.key_id, "--yes", "--directory", directory).exit_code == 0
+    revoked = read_public(public_path(directory, key.key_id))
+    assert revoked.status is KeyStatus.REVOKED
+    assert revoked.status_since is not None
+    assert keys("enroll", old, "--yes", "--directory", directory).exit_code == 4
+    assert "already" in keys("revoke", key.key_id, "--yes", "--directory", directory).stdout
+    assert read_public(public_path(directory, key.key_id)) == revoked
+
+
+def test_keys_are_made_under_the_passphrase_that_is_named(directory: Path, tmp_path: Path) -> None:
+    passphrase = tmp_path / "passphrase"
+    passphrase.touch(mode=0o600)
+    passphrase.write_text(canary_password("-long-enough"))
+    named = ("--passphrase-file", passphrase, "--directory", directory)
+    assert keys("init", "consumer", "--recipient-only", *named).exit_code == 0
+    assert keys("rotate", "recipient", *named).exit_code == 0
+    private = [json.loads(path.read_text()) for path in directory.glob("*.key")]
+    assert [set(document) & {"private", "encrypted"} for document in private] == [{"encrypted"}] * 2
+    assert keys("list", *named).exit_code == 0
+    result = keys("list", "--directory", directory)
+    assert (result.exit_code, "passphrase_file" in result.stderr) == (2, True)
+    assert CANARY not in result.output
