@@ -355,6 +355,15 @@ def test_events_whose_key_is_gone_stop_no_others(rig: Rig, log: list[Any], monke
     assert actions(log).count("keyring_fault") == 2
 
 
+def test_news_are_wanted_at_the_connection_and_soon_after_the_queue_was_emptied(rig: Rig) -> None:
+    asked: list[int] = []  # how many events were published before
+    rig.publisher._ask_for_news = lambda: asked.append(int(rig.count("published")))
+    rig.start()
+    wait_for(lambda: asked == [0], what="news of the connection")
+    rig.add(WINDOW + 1)
+    wait_for(lambda: asked[1:] == [WINDOW + 1], what="news of the emptied queue")
+
+
 def test_refused_news_are_one_warning_and_arrive_after_the_repair(rig: Rig, log: list[Any]) -> None:
     def faults() -> list[Any]:
         return [entry for entry in log if entry["action"] == "news_fault"]
