@@ -11,8 +11,6 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_ops.stream import read
 from passrelay_schemas import filetime, topology
-from passrelay_schemas.envelope import Envelope
-from passrelay_schemas.message import envelope_properties
 from passrelay_schemas.verdict import Verdict
 from tests.lab.enrolment import change
 from tests.lab.folder import canary_password
@@ -47,15 +45,10 @@ def test_delivery_limit_then_dead_then_replay_then_tier_then_events_loses_nothin
         assert [letter["reason"] for letter in listed["letters"]] == ["delivery_limit"]
         (letter,) = read(connection, topology.DEAD)
         assert letter.body == raw
-        # As an operator's replay does it: the body as it is, the properties anew.
-        channel = connection.channel()
-        channel.confirm_delivery()
-        properties = envelope_properties(Envelope.parse(letter.body).header, replays=1)
-        channel.basic_publish(topology.EVENTS, "", letter.body, properties, mandatory=True)
     finally:
         connection.close()
-    consumer = relay.consumer("consumer")
-    consumer.start()
+    relay.passrelay("dead", "replay", "--yes", "--reason-text", "repaired", "--config", relay.ops_config())
+    relay.consumer("consumer").start()
     # The user is not there yet, so the event waits in a tier and comes back from it.
     wait_for(lambda: relay.broker.queue_depths()["passrelay.retry.15s"] == 1, what="the event in a tier")
     relay.directory.add_user(name)
@@ -63,6 +56,8 @@ def test_delivery_limit_then_dead_then_replay_then_tier_then_events_loses_nothin
     (outcome,) = relay.records()
     assert (outcome.verdict, outcome.attempts, outcome.replays) == (Verdict.APPLIED, 2, 1)
     assert relay.directory.binds(name, password)
+    [act] = relay.records(topology.DEAD)
+    assert (act.verdict, act.event_id, act.why) == (Verdict.REPLAYED, outcome.event_id, "repaired")
     relay.directory.delete_user(name)
 
 

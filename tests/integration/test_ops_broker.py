@@ -20,7 +20,7 @@ from passrelay_ops.topology import State
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.message import envelope_properties, record_properties
+from passrelay_schemas.message import REPLAYS, envelope_properties, record_properties
 from passrelay_schemas.record import SCHEMA as RECORD_SCHEMA
 from passrelay_schemas.record import Record, envelope_text, note_text
 from passrelay_schemas.sealing import seal_note
@@ -36,6 +36,7 @@ from tests.lab.process import wait_for
 pytestmark = pytest.mark.integration
 
 OPERATOR = "operator"
+ACT = ("--yes", "--reason-text", "ticket 4711")
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
@@ -403,6 +404,62 @@ def test_a_letter_that_the_broker_itself_gave_up(
     [[unreadable_id, unreadable]] = letters.items()
     assert (unreadable["producer"], unreadable["reason"]) == (None, "delivery_limit")
     assert operator.document_of("dead", "show", unreadable_id)["letters"][0]["event_id"] == unreadable_id
+
+    assert operator.document_of("dead", "replay", *ACT)["replayed"] == 2
+    with open_channel(operator.broker) as channel:
+        bodies = {}
+        for _ in range(2):
+            method, properties, body = channel.basic_get(EVENTS, auto_ack=True)
+            assert method is not None
+            bodies[body] = properties.headers.keys() - {"x-delivery-count"}  # the queue's own, made anew
+    # Without the broker's own record of its death, which would make it drop the event as a cycle.
+    assert bodies == {raw: {REPLAYS}, b"no envelope": {REPLAYS}}
+    assert operator.letters() == []
+
+
+@pytest.mark.usefixtures("empty")
+def test_without_yes_nothing_is_done_and_yes_needs_a_reason(operator: Operator) -> None:
+    event_id = new_event_id()
+    operator.publish(
+        operator.record(event_id, reason=Reason.POLICY, envelope=envelope_text(operator.envelope(event_id)))
+    )
+    assert operator.document_of("dead", "replay")["plan"]["reasons"] == {"policy": 1}
+    assert operator.document_of("dead", "discard", "--reason", "policy")["plan"]["letters"] == 1
+    for arguments in (("replay",), ("discard", "--reason", "policy")):
+        refused = operator.run("dead", *arguments, "--yes")
+        assert (refused.exit_code, "--reason-text: missing" in refused.stderr) == (2, True)
+    assert operator.run("dead", "discard", *ACT).exit_code == 2  # everything is no selection
+    assert [letter["state"] for letter in operator.letters()] == ["live"]
+
+
+def test_what_the_broker_does_not_take_stays_a_letter(operator: Operator, empty: BlockingConnection) -> None:
+    event_id = new_event_id()
+    operator.publish(
+        operator.record(event_id, reason=Reason.POLICY, envelope=envelope_text(operator.envelope(event_id)))
+    )
+    empty.channel().queue_unbind(EVENTS, EVENTS, "")
+    document = operator.document_of("dead", "replay", *ACT, exit_code=3)
+    assert document["replayed"] == 0
+    assert "took 0 of 1 letters" in document["failures"][0]["detail"]
+    assert [letter["state"] for letter in operator.letters()] == ["live"]
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_letter_without_its_sealed_event_cannot_be_replayed(operator: Operator) -> None:
+    operator.publish(operator.record(new_event_id(), reason=Reason.POLICY))
+    document = operator.document_of("dead", "replay", *ACT, exit_code=1)
+    assert "producer capture" in document["failures"][0]["detail"]
+
+
+@pytest.mark.usefixtures("empty")
+def test_discarded_letters_are_gone_from_the_list_and_the_stream_says_who_and_why(operator: Operator) -> None:
+    one, other = new_event_id(), new_event_id()
+    operator.publish(operator.record(one, reason=Reason.POLICY), operator.record(other, reason=Reason.POLICY))
+    assert operator.document_of("dead", "discard", "--id", str(one), *ACT)["discarded"] == 1
+    assert [letter["event_id"] for letter in operator.letters()] == [str(other)]
+    [letter] = operator.document_of("dead", "show", str(one))["letters"]
+    assert letter["records"][1]["why"] == "ticket 4711"
+    assert "given up by" in letter["story"][2]
 
 
 @pytest.mark.usefixtures("empty")
