@@ -13,6 +13,7 @@ from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import BATCH, Entries
 from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, judge
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 Item = TypeVar("Item")
@@ -95,6 +96,17 @@ class Comparison:
 def of_the_moment(finding: Finding) -> bool:
     """A second look may see it otherwise: a change was on its way, or one controller had not heard of it yet."""
     return finding.state in _OF_THE_MOMENT or finding.cause is Cause.AHEAD
+
+
+def fault(domain: DomainSettings) -> str | None:
+    """Why a domain cannot be compared; None when it can."""
+    if domain.order is Order.TIME:
+        return 'order = "time": there is no AD behind it whose versions could be compared'
+    if domain.ad is None:
+        return "[domain.ad] is missing: say how its controllers are read (docs/configuration.md)"
+    if not domain.search_base:
+        return "search_base is missing: where its users are in IdM"
+    return None
 
 
 def rules(domain: DomainSettings, idm: IdmSettings) -> Rules:

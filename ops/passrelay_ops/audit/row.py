@@ -7,7 +7,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from passrelay_ops.audit.account import AdAccount
-from passrelay_ops.audit.state import QUIET, Cause, Finding, State
+from passrelay_ops.audit.state import QUIET, WORDS, Cause, Finding, State
 from passrelay_ops.audit.whereabouts import IN_FLIGHT, Trace
 from passrelay_schemas.filetime import rfc3339, to_datetime
 from passrelay_schemas.marker import Marker
@@ -65,6 +65,13 @@ class Row:
     def saying(self, repair: str) -> Self:
         """The same row with another repair."""
         return replace(self, repair=repair)
+
+    @property
+    def in_words(self) -> str:
+        """How the user stands, as a sentence."""
+        version = f"password version {self.ad_kvno}" + (f" of {self.ad_changed_at}" if self.ad_changed_at else "")
+        details = f" ({self.detail})" if self.detail else ""
+        return f"{self.user} in AD {self.domain}: {version}: {WORDS[self.state]}{details}"
 
     def document(self) -> dict[str, Any]:
         """The row in a document or sheet."""

@@ -30,6 +30,16 @@ class State(StrEnum):
     UNEXPLAINED = "unexplained"
 
 
+WORDS = {
+    State.IN_SYNC: "IdM has this password",
+    State.BEHIND: "IdM has an older one",
+    State.NEVER_SYNCED: "IdM never got one from AD",
+    State.NOT_IN_IDM: "not in IdM",
+    State.EXCLUDED: "never carried to IdM",
+    State.CHANGED_IN_IDM: "IdM had this password, and has another now",
+    State.UNEXPLAINED: "not to be compared",
+}
+"""Each state, said of AD's newest password."""
 QUIET = frozenset({State.IN_SYNC, State.EXCLUDED})
 """Nothing to do: counted, and listed only when everything is."""
 _WORST_LAST = (

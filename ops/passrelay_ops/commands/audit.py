@@ -28,7 +28,6 @@ from passrelay_ops.options import AsJson, OpsConfig, default_path
 from passrelay_ops.report import Report, printable
 from passrelay_schemas.errors import ConfigurationError, PassrelayError, UnavailableError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings, ProducerSettings
 from passrelay_schemas.settings_file import load
 
@@ -214,20 +213,10 @@ def _domains(settings: OpsSettings, name: str | None) -> list[DomainSettings]:
     wanted = [domain for domain in settings.domain if name is None or domain.name == name.lower().rstrip(".")]
     if not wanted:
         raise ConfigurationError(f"--domain {name}: no such [[domain]]" if name else "ops.toml has no [[domain]]")
-    faults = {domain.name: fault for domain in wanted if (fault := _fault(domain)) is not None}
+    faults = {domain.name: fault for domain in wanted if (fault := comparison.fault(domain)) is not None}
     if len(faults) == len(wanted):
         raise ConfigurationError("; ".join(f"[[domain]] {where}: {fault}" for where, fault in faults.items()))
     return [domain for domain in wanted if domain.name not in faults]
-
-
-def _fault(domain: DomainSettings) -> str | None:
-    if domain.order is Order.TIME:
-        return 'order = "time": there is no AD behind it whose versions could be compared'
-    if domain.ad is None:
-        return "[domain.ad] is missing: say how its controllers are read (docs/configuration.md)"
-    if not domain.search_base:
-        return "search_base is missing: where its users are in IdM"
-    return None
 
 
 def _producer(path: Path | None) -> ProducerSettings | None:

@@ -9,6 +9,11 @@ import typer
 from rich.table import Table
 
 from passrelay_ops import user_status
+from passrelay_ops.audit import broker, comparison
+from passrelay_ops.audit.comparison import Comparison
+from passrelay_ops.audit.controllers import Controllers
+from passrelay_ops.audit.result import DRIFT, Result
+from passrelay_ops.audit.state import WORDS
 from passrelay_ops.connection import connect, server_version
 from passrelay_ops.notes import Notes
 from passrelay_ops.options import AsJson, OpsConfig, default_path, parse_moment
@@ -33,13 +38,14 @@ def status(
     config: OpsConfig = _CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Show what IdM's entry carries and what became of the user's last changes."""
+    """Show what AD and IdM's entry have, and what became of the user's last changes."""
     with Report("status", as_json=as_json) as report:
         moment = parse_moment(since, option="--since")
         settings = load(OpsSettings, config)
         notes = Notes(Keyring.of(settings.keys))
         report["user"] = user
         markers = _entries(report, user, settings)
+        compared = _compared(report, user, settings)
         if not notes.readable:
             report.progress(f"no private ops key in {settings.keys.directory}: only what the marker names is found")
         outcomes = Outcomes(user, markers, notes, most=most, since=moment)
@@ -48,12 +54,46 @@ def status(
                 report.servers["rabbitmq"] = server_version(connection)
                 outcomes.read(read(connection, JOURNAL, since=moment - _CLOCKS_APART), "journal")
                 outcomes.read(read(connection, DEAD), "dead")
+                for result in compared:
+                    result.trace(broker.look(connection, result.wanted(), notes))
         except PassrelayError as error:
             report.fail("broker", "outcomes", str(error), exit_code=error.exit_code)
+        _in_ad(report, compared)
         report["outcomes"] = outcomes.last
         report.say(_table(outcomes.last))
         for letter in outcomes.live_letters:
             report.fail("dead", f"event {letter['event_id']}", f"dead letter, {letter['reason']}: {letter['repair']}")
+
+
+def _compared(report: Report, user: str, settings: OpsSettings) -> list[Result]:
+    """AD's own password version against the entry, for every domain whose controllers can be read."""
+    results = []
+    for domain in settings.domain:
+        if settings.idm is None or domain.ad is None or comparison.fault(domain) is not None:
+            continue
+        result = Result(domain.name, everybody=True)
+        servers, rules = comparison.servers(domain, settings.idm), comparison.rules(domain, settings.idm)
+        try:
+            with Controllers(domain.ad) as ad, Comparison(ad, servers, rules) as both:
+                report.servers["samba"] = ad.url
+                result.compare(both, user, lambda: None)
+        except PassrelayError as error:
+            report.fail("ad", domain.name, str(error), exit_code=error.exit_code)
+            continue
+        results.append(result)
+    return results
+
+
+def _in_ad(report: Report, results: list[Result]) -> None:
+    """Say how the user stands in every domain that was compared."""
+    rows = [row for result in results for row in result.rows()]
+    report["audit"] = [row.document() for row in rows]
+    if results and not rows:
+        report.say(f"no such user in AD {', '.join(result.domain for result in results)}")
+    for row in rows:
+        report.say(row.in_words)
+        if row.state in DRIFT:
+            report.fail("audit", f"{row.user} in {row.domain}", f"{WORDS[row.state]}: {row.repair}")
 
 
 def _entries(report: Report, user: str, settings: OpsSettings) -> list[Marker]:
