@@ -92,7 +92,7 @@ class Desk:
     def open(cls, config: Path, report: Report) -> Desk:
         """ConfigurationError when ops.toml is not good."""
         settings = load(OpsSettings, config)
-        return cls(settings, Notes(Keyring(settings.keys.directory)), report)
+        return cls(settings, Notes(Keyring.of(settings.keys)), report)
 
     def letters(
         self, connection: BlockingConnection, selection: Selection, *, most_accounts: int | None

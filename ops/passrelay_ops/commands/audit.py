@@ -98,7 +98,7 @@ def _sides(report: Report, domain: DomainSettings, idm: IdmSettings) -> Iterator
 
 def _trace(report: Report, settings: OpsSettings, result: Result) -> None:
     """Where the missing passwords are; without broker or ops key that is unknown, and the comparison stands."""
-    notes = Notes(Keyring(settings.keys.directory))
+    notes = Notes(Keyring.of(settings.keys))
     wanted = result.wanted()
     if not wanted:
         return
