@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from passrelay_ops import topology
 from passrelay_ops.cli import app
+from passrelay_ops.doctor.catalogue import CHECKS
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, write_public
 from passrelay_schemas.topology import queues
@@ -182,6 +183,7 @@ def test_all_is_well(site: Site) -> None:
         row for row in document["checks"] if row["result"] != "ok"
     ]
     assert document["failures"] == []
+    assert {row["id"] for row in document["checks"]} == set(CHECKS), "the runbook has them all"
 
 
 def test_the_service_account_sees_less_and_that_is_no_fault(site: Site) -> None:

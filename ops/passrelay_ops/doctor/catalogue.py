@@ -1,0 +1,111 @@
+"""Every check of `passrelay doctor`, as docs/runbooks/doctor.md lists them (`python -m` with this module prints that)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+CHECKS: Mapping[str, tuple[str, str]] = {
+    "config.file": (
+        "the file can be read, has no unknown key, and only its owner reads it if it may hold a password",
+        "correct the key that is named (docs/configuration.md)",
+    ),
+    "config.broker": ("the files that [broker] names are there, fit together and have not expired", "as it says"),
+    "config.keys": ("the key directory can be read, and holds the keys that the role needs", "`passrelay keys`"),
+    "config.spool": ("the spool's directory is there and may be written", "make it, or `chown` it"),
+    "config.source": ("Samba's socket and gpg_key_file are there", "start samba; export the key; run as root"),
+    "config.idm": ("the files that [idm] names are there, and only their owner reads the password", "as it says"),
+    "config.domain": ("what [[domain]] names is there", "as it says"),
+    "broker.connect": ("the broker's port answers, with TLS and AMQP 0-9-1", "start it, or correct the way to it"),
+    "broker.certificate": (
+        "its certificate: signed by ca_file, for the name in url, in its time",
+        "the right ca_file, a name that stands in it, or a new certificate: the row says which",
+    ),
+    "broker.client": ("the broker accepts our certificate", "one of a CA that its ssl_options.cacertfile has"),
+    "broker.login": ("the certificate's common name is a user who may use the vhost", "`rabbitmqctl add_user`"),
+    "broker.version": ("RabbitMQ 3.10 or later", "install a newer one"),
+    "broker.permissions": (
+        "the user may do what its role needs, and no more",
+        "the `rabbitmqctl set_permissions` command that the row shows",
+    ),
+    "broker.topology": ("every exchange and queue that the role uses is there", "`passrelay topology apply`"),
+    "broker.limits": (
+        "delivery limits, dead-lettering, sizes and ages are as they should be (operators only)",
+        "empty and delete the queue, then `passrelay topology apply`",
+    ),
+    "keys.expiry": ("no key in use has expired", "a new key, enrolled on the other side"),
+    "keys.signing": (
+        "every listed producer has a signing key here that is believed, and signs with such a one",
+        "`passrelay keys init producer NAME` there, `passrelay keys enroll` here",
+    ),
+    "producer.socket": ("Samba's private socket gives the rights of the system", "run as root on a running controller"),
+    "producer.domain": ("the controller's domain stands in [[domain]]", "correct the name"),
+    "producer.filter": (
+        "the groups and OUs of [filter] exist and leave somebody",
+        "correct the name, widen the filter",
+    ),
+    "producer.cleartext": (
+        "smb.conf sets `password hash gpg key ids`, as testparm reads it",
+        "set it on every controller and restart samba; passwords changed before must be changed again",
+    ),
+    "producer.gpg_key": (
+        "gpg_key_file opens, has not expired, and is the key that smb.conf names",
+        "export that secret key again",
+    ),
+    "producer.proof": (
+        "the password that was changed last can be read, and is that password (NT hash)",
+        "a controller without the key made the change: set it up there too",
+    ),
+    "producer.spool": ("the spool opens and has room for 100 MB", "free space, raise [spool] max_bytes"),
+    "producer.initialised": ("it was said where capturing begins", "`passrelay producer init --from now|all`"),
+    "producer.running": ("a producer runs on this spool (Samba)", "`passrelay producer run`"),
+    "producer.published": ("nothing has waited for the broker for ten minutes", "the producer's log says why"),
+    "producer.alive": (
+        "its news, signed by an enrolled key, are younger than five minutes (operators only)",
+        "start it, or look at its way to the broker",
+    ),
+    "producer.one_key": ("all Samba producers of a domain have one OpenPGP key", "one key on every controller"),
+    "idm.connect": ("the server's port answers", "start or reach it"),
+    "idm.certificate": (
+        "its certificate: signed by ca_file, for the name in servers, in its time",
+        "`passrelay idm ca`, a name that stands in it, or a new certificate: the row says which",
+    ),
+    "idm.bind": ("who looks may log in: --bind-dn, or the service account", "the password that is named"),
+    "idm.schema": ("the attributes for marker and proof are there, single-valued", "`passrelay idm setup --yes`"),
+    "idm.account": ("the service account is there", "`passrelay idm setup --yes`"),
+    "idm.probe": ("the disabled probe entry is there", "`passrelay idm setup --yes`"),
+    "idm.access": ("the access rules are there and as they should be", "`passrelay idm setup --yes`"),
+    "idm.managers": (
+        "passSyncManagersDNs of this server has the service account, in a spelling that counts",
+        "`passrelay idm managers add --yes`",
+    ),
+    "idm.login": ("the service account logs in with password_file", "docs/runbooks/idm-setup.md, a new password"),
+    "idm.write": (
+        "a password set on the probe, as consumers do every minute, is taken and holds",
+        "what the server says: read-only, a full disk, a plugin",
+    ),
+    "idm.clock": ("the server's clock is within a minute of this host's", "set the clock that is wrong"),
+    "idm.unhashed": (
+        "nsslapd-unhashed-pw-switch is nolog or off, or the changelog keeps passwords in clear text",
+        "`dsconf INSTANCE config replace nsslapd-unhashed-pw-switch=nolog`, then remove the old changelog",
+    ),
+    "idm.replication": ("every replication agreement works", "`ipa-replica-manage list -v`, `dsconf repl-agmt`"),
+    "ad.connect": ("the controller answers TLS", "start or reach it"),
+    "ad.certificate": ("its certificate is trusted, for its name, in its time", "docs/runbooks/ad-setup.md"),
+    "ad.bind": ("the account of [domain.ad] logs in", "the account, or its password_file"),
+    "ad.sid": ("it is the domain of [[domain]], by name and SID", "correct name and sid, on consumers too"),
+    "ad.clock": ("the controller's clock is within a minute of this host's", "set the clock that is wrong"),
+    "ad.complexity": ("passwords must meet complexity requirements", "Default Domain Policy, or `samba-tool`"),
+    "ad.producers": ("every writable controller has a producer that lives", "a producer there"),
+}
+"""By check: what is good, and the repair when it is not."""
+
+
+def table() -> str:
+    """The checks as a Markdown table."""
+    lines = ["| check | good when | repair |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{check}` | {good} | {repair} |" for check, (good, repair) in CHECKS.items())])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")
