@@ -1,0 +1,282 @@
+"""The life of keys on a running deployment: rotation under load, retiring, revoking, and a private key that is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from passrelay_schemas import topology
+from passrelay_schemas.envelope import Envelope
+from passrelay_schemas.keys import KeyUse, private_path, public_path
+from passrelay_schemas.record import Record
+from passrelay_schemas.sealing import note_key_id
+from passrelay_schemas.verdict import Verdict
+from tests.lab.load import Population
+from tests.lab.process import wait_for
+from tests.lab.relay import LineProducer, Relay, Service
+
+pytestmark = pytest.mark.acceptance
+
+_PER_SECOND = float(os.environ.get("KEYS_LOAD_PER_SECOND", "20"))
+_SECONDS = float(os.environ.get("KEYS_LOAD_SECONDS", "15"))
+"""The promise is 50 a second for a minute; what a busy machine can do in a test is less."""
+
+
+class Load:
+    """Changes at a steady rate, until stopped."""
+
+    def __init__(self, producer: LineProducer, population: Population) -> None:
+        self._producer = producer
+        self._population = population
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._began = time.monotonic()
+        self.sent = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        names = list(self._population.history)
+        while not self._stop.wait(max(0.0, self._began + self.sent / _PER_SECOND - time.monotonic())):
+            made = self._population.change(self._population.random.choice(names))
+            self._producer.write([made.line()])
+            self.sent += 1
+
+    def stop_after(self, seconds: float) -> None:
+        wait_for(
+            lambda: time.monotonic() >= self._began + seconds, what="the load's time", timeout_seconds=seconds + 60
+        )
+        self._stop.set()
+        self._thread.join()
+
+
+class Host:
+    """What an administrator types on one host."""
+
+    def __init__(self, relay: Relay, config: Path, role: str) -> None:
+        self._relay = relay
+        self._end = ("--json", "--config", config)
+        self._role = ("--role", role)
+
+    def keys(self, command: str, *arguments: str | Path) -> dict[str, Any]:
+        """One `passrelay keys` command's document; it must succeed."""
+        document = self.asked("keys", command, *arguments, *self._role)
+        assert document["ok"], document["failures"]
+        return document
+
+    def retire(self, *arguments: str) -> dict[str, Any]:
+        """`passrelay keys retire`, whatever comes of it."""
+        return self.asked("keys", "retire", *arguments)
+
+    def asked(self, *arguments: str | Path) -> dict[str, Any]:
+        output = self._relay.passrelay(*arguments, *self._end, check=False)
+        document: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return document
+
+
+def _separate_keys(relay: Relay, service: Service) -> Path:
+    """Give a consumer a key directory of its own, as on another host."""
+    directory = relay.folder / f"{service.name}-keys"
+    shutil.copytree(relay.enrolment.consumer_keys, directory)
+    text = service.config.read_text()
+    service.config.write_text(text.replace(str(relay.enrolment.consumer_keys), str(directory)))
+    return directory
+
+
+def _envelopes(relay: Relay) -> list[Envelope]:
+    return [Envelope.parse(raw) for found in relay.records() if (raw := found.envelope_bytes) is not None]
+
+
+def _key_id(document: dict[str, Any]) -> str:
+    key_id: str = document["keys"][0]["key_id"]
+    return key_id
+
+
+def test_every_kind_of_key_is_rotated_under_load_and_no_event_is_late_dead_or_lost(relay: Relay) -> None:
+    relay.enrolment.enrol("dc1")
+    relay.prepare()
+    population = Population(relay.directory, 40, seed=11)
+    producer = relay.line_producer("dc1")
+    here, there = relay.consumer("consumer1"), relay.consumer("consumer2")
+    far = _separate_keys(relay, there)
+    near = relay.enrolment.consumer_keys
+    controller = Host(relay, producer.config, "producer")
+    first, second = Host(relay, here.config, "consumer"), Host(relay, there.config, "consumer")
+    desk = Host(relay, relay.ops_config(), "ops")
+    for service in (here, there, producer):
+        service.start()
+    old = {
+        use: relay.enrolment.recipient.key_id if use is KeyUse.RECIPIENT else relay.enrolment.ops.key_id
+        for use in (KeyUse.RECIPIENT, KeyUse.OPS)
+    }
+    load = Load(producer, population)
+    load.start()
+    wait_for(lambda: relay.journal_depth() > 0, what="events before the rotation")
+
+    # The recipient key: on every consumer before any producer seals to it.
+    recipient = _key_id(first.keys("rotate", "recipient"))
+    for path in (public_path(near, recipient), private_path(near, recipient)):
+        shutil.copy2(path, far)
+    listed = {key["key_id"]: key for key in second.keys("list")["keys"]}
+    assert listed[recipient]["private_here"]
+    first.keys("rotate", "recipient", "--activate", "--yes")
+    controller.keys("enroll", public_path(near, recipient), "--yes")
+    wait_for(
+        lambda: producer.metric("passrelay_spool_events", recipient_key_id=recipient) > 0,
+        what="events sealed to the new key",
+    )
+
+    # The signing key: known to every consumer before the producer signs with it.
+    signing = _key_id(controller.keys("rotate", "signing"))
+    document = public_path(relay.enrolment.producer_keys("dc1"), signing)
+    for consumer, host in ((here, first), (there, second)):
+        seen = len(consumer.lines("keyring_read"))
+        host.keys("enroll", document, "--yes")
+        wait_for(lambda c=consumer, n=seen: len(c.lines("keyring_read")) > n, what="the consumer knows it")  # type: ignore[misc]
+    (old_signing,) = (
+        key["key_id"]
+        for key in controller.keys("list")["keys"]
+        if key["use"] == "signing" and key["status"] == "active"
+    )
+    controller.keys("rotate", "signing", "--activate", "--yes")
+
+    # The ops key: on every operator's host before any consumer seals notes to it.
+    noted = _key_id(desk.keys("rotate", "ops"))
+    desk.keys("rotate", "ops", "--activate", "--yes")
+    second.keys("enroll", public_path(near, noted), "--yes")
+
+    load.stop_after(_SECONDS)
+    wait_for(lambda: len(producer.answers) >= load.sent, what="every answer")
+    events = {answer["event_id"] for answer in producer.answers}
+    assert len(events) == load.sent
+    wait_for(lambda: events <= set(relay.outcomes()), what="every outcome", timeout_seconds=400, interval_seconds=1)
+    outcomes = relay.outcomes()
+    print(f"{load.sent} events at {_PER_SECOND:.0f} a second")
+    envelopes = _envelopes(relay)
+    assert {envelope.header.recipient_key_id for envelope in envelopes} == {old[KeyUse.RECIPIENT], recipient}
+    assert {envelope.signer.signing_key_id for envelope in envelopes} == {old_signing, signing}
+    notes = {note_key_id(found.note) for found in outcomes.values() if found.note}
+    assert notes == {old[KeyUse.OPS], noted}
+    assert {found.verdict for found in outcomes.values()} <= {Verdict.APPLIED, Verdict.SUPERSEDED}
+    assert relay.records(topology.DEAD) == []
+    for consumer in (here, there):
+        assert consumer.metric("passrelay_events_total", outcome="retry") == 0
+    assert population.faults() == []
+
+    # Published events are still kept, and an hour has not passed since the last note: nothing is retired yet.
+    refused = desk.retire(old[KeyUse.RECIPIENT], "--yes")
+    assert not refused["ok"]
+    assert [item["subject"] for item in refused["objections"]] == ["producer dc1"]
+    assert "published events" in refused["objections"][0]["detail"]
+    assert [item["subject"] for item in desk.retire(old[KeyUse.OPS])["objections"]] == ["consumers"]
+    assert "in use" in desk.retire(recipient)["objections"][0]["detail"]
+    assert desk.retire(old_signing, "--yes")["ok"]
+    producer.stop()
+    refused = desk.retire(old[KeyUse.RECIPIENT], "--yes")
+    assert "stopped" in refused["objections"][0]["detail"]
+    producer.config.write_text(producer.config.read_text().replace("[spool]", "[spool]\nretention_hours = 0"))
+    producer.start()
+    wait_for(
+        lambda: desk.retire(old[KeyUse.RECIPIENT], "--yes")["ok"],
+        what="the old key is retired",
+        interval_seconds=0.5,
+    )
+    for host in (controller, second):
+        host.keys("enroll", public_path(near, old[KeyUse.RECIPIENT]), "--yes")
+    kept = {key["key_id"]: key for key in desk.keys("list")["keys"]}[old[KeyUse.RECIPIENT]]
+    assert kept["status"] == "retired"
+    assert kept["private_kept_until"] > kept["status_since"]
+
+
+def _only(records: list[Record]) -> Record:
+    (record,) = records
+    return record
+
+
+def test_a_revoked_producers_next_event_is_dead_and_a_new_key_brings_it_back(relay: Relay) -> None:
+    for name in ("dc1", "dc2"):
+        relay.enrolment.enrol(name)
+    relay.prepare()
+    population = Population(relay.directory, 2, seed=12)
+    hers, his = population.history
+    stolen, other = relay.line_producer("dc1"), relay.line_producer("dc2")
+    consumer = relay.consumer("consumer")
+    controller, desk = Host(relay, stolen.config, "producer"), Host(relay, consumer.config, "consumer")
+    for service in (stolen, other, consumer):
+        service.start()
+    before = population.change(hers)
+    stolen.send([before.line()])
+    wait_for(lambda: len(relay.outcomes()) == 1, what="the event before")
+    (key,) = (key for key in controller.keys("list")["keys"] if key["producer"])
+    plan = desk.keys("revoke", key["key_id"])
+    assert not plan["written"]
+    seen = len(consumer.lines("keyring_read"))
+    desk.keys("revoke", key["key_id"], "--yes")
+    wait_for(lambda: len(consumer.lines("keyring_read")) > seen, what="the consumer knows it")
+
+    stolen.send([population.change(hers).line()])
+    other.send([population.change(his).line()])
+    wait_for(lambda: relay.journal_depth() == 3, what="both outcomes")
+    letter = _only(relay.records(topology.DEAD))
+    assert (letter.reason, letter.producer) == ("revoked", "dc1")
+    assert relay.directory.binds(hers, before.password)
+    assert relay.directory.binds(his, population.newest()[his].password)
+    (alert,) = consumer.lines("dead")
+    assert (alert["reason"], alert["producer"], alert["level"]) == ("revoked", "dc1", "warning")
+    assert "new one" in alert["repair"]
+    assert consumer.metric("passrelay_events_total", outcome="dead", reason="revoked") == 1
+
+    # docs/runbooks/stolen-producer-key.md
+    new = _key_id(controller.keys("rotate", "signing"))
+    document = public_path(relay.enrolment.producer_keys("dc1"), new)
+    desk.keys("enroll", document, "--yes")
+    controller.keys("rotate", "signing", "--activate", "--yes")
+    wait_for(lambda: len(stolen.lines("keyring_read")) > 0, what="the producer knows it")
+    relay.passrelay("producer", "republish", "--since", "1h", "--config", stolen.config)
+    wait_for(lambda: relay.directory.binds(hers, population.newest()[hers].password), what="the newest password")
+    assert population.faults() == []
+
+
+def test_a_lost_private_key_is_put_back_and_what_waited_is_applied(relay: Relay) -> None:
+    """docs/runbooks/lost-consumer-key.md: nothing dies meanwhile, for an offline copy exists."""
+    relay.enrolment.enrol("dc1")
+    relay.prepare()
+    population = Population(relay.directory, 3, seed=13)
+    producer, consumer = relay.line_producer("dc1"), relay.consumer("consumer")
+    held = private_path(relay.enrolment.consumer_keys, relay.enrolment.recipient.key_id)
+    copy = relay.folder / "offline.key"
+    held.rename(copy)
+    for service in (producer, consumer):
+        service.start()
+    producer.send([made.line() for made in population.changes(3)])
+    wait_for(lambda: len(consumer.lines("retry")) == 3, what="the events wait")
+    assert {line["reason"] for line in consumer.lines("retry")} == {"unknown_key"}
+    copy.rename(held)
+    wait_for(lambda: len(relay.outcomes()) == 3, what="the outcomes", timeout_seconds=90)
+    assert population.faults() == []
+    assert relay.records(topology.DEAD) == []
+
+
+def test_a_lost_broker_is_filled_again_from_the_spools(relay: Relay) -> None:
+    """docs/runbooks/lost-broker.md; everything in queues and streams is gone, what is in the spools is not."""
+    relay.enrolment.enrol("dc1")
+    relay.prepare()
+    population = Population(relay.directory, 5, seed=14)
+    producer, consumer = relay.line_producer("dc1"), relay.consumer("consumer")
+    producer.start()
+    producer.send([made.line() for made in population.changes(10)])
+    wait_for(lambda: producer.metric("passrelay_spool_events", state="queued") == 0, what="all is published")
+    relay.broker.purge_all()
+    relay.passrelay("topology", "apply", "--config", relay.ops_config())
+    consumer.start()
+    relay.passrelay("producer", "republish", "--since", "1h", "--config", producer.config)
+    wait_for(lambda: len(relay.outcomes()) == 10, what="every outcome", timeout_seconds=120)
+    assert population.faults() == []
