@@ -1,4 +1,4 @@
-"""Every check of `passrelay doctor`, as docs/runbooks/doctor.md lists them (`python -m` with this module prints that)."""
+"""Every check of `passrelay doctor`, as its runbook lists them (`python -m passrelay_ops.doctor.catalogue`)."""
 
 from __future__ import annotations
 
