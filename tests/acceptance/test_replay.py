@@ -80,7 +80,7 @@ YES = ("--yes", "--reason-text", "repaired")
 
 
 def test_a_replay_that_is_killed_and_run_again_applies_each_letter_once(relay: Relay) -> None:
-    found = trials.trial(relay, count=3000, people=120, rate=60, binds=120, prefix="kill", colleague=True)
+    found = trials.trial(relay, count=3000, people=120, rate=60, binds=120, prefix="kill")
     assert found.faults == []
 
 
