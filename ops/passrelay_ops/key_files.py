@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,9 @@ def make(
     made = []
     for use in wanted:
         owner = producer if use is KeyUse.SIGNING else None
-        document = create(settings, use, owner, algorithm=algorithm if use is KeyUse.RECIPIENT else None)
+        before = [key.created_at for key in keyring.documents(use) if key.producer == owner]
+        chosen = algorithm if use is KeyUse.RECIPIENT else None
+        document = create(settings, use, owner, algorithm=chosen, after=max(before, default=None))
         public = public_path(settings.directory, document.key_id)
         private = private_path(settings.directory, document.key_id)
         made.append(MadeKey(document, public, private, _next_step(document, public)))
@@ -84,12 +86,15 @@ def create(
     *,
     algorithm: str | None = None,
     status: KeyStatus = KeyStatus.ACTIVE,
+    after: datetime | None = None,
 ) -> KeyDocument:
-    """One new key's two files; the private one is encrypted where there is a passphrase."""
+    """One new key's two files, the private one encrypted where there is a passphrase; younger than `after`."""
     named = settings.passphrase_file
     passphrase = None if named is None else read_secret_file(named, what="[keys] passphrase_file")
     document, private = generate(use, producer=producer, algorithm=algorithm)
-    document = document.model_copy(update={"status": status})
+    # Times are in whole seconds, and the youngest key is the one in use.
+    created_at = document.created_at if after is None else max(document.created_at, after + timedelta(seconds=1))
+    document = document.model_copy(update={"status": status, "created_at": created_at})
     # The private file first: a document without it would be taken for somebody else's key.
     write_private(settings.directory, document, private, passphrase=passphrase)
     write_public(settings.directory, document)

@@ -44,7 +44,14 @@ def prepare(settings: KeysSettings, rotation: Rotation) -> MadeKey:
     key = rotation.following
     if key is None:
         current = rotation.current
-        key = create(settings, current.use, current.producer, algorithm=current.algorithm, status=KeyStatus.NEXT)
+        key = create(
+            settings,
+            current.use,
+            current.producer,
+            algorithm=current.algorithm,
+            status=KeyStatus.NEXT,
+            after=current.created_at,
+        )
     public, private = public_path(settings.directory, key.key_id), private_path(settings.directory, key.key_id)
     return MadeKey(key, public, private, _first_step(key))
 

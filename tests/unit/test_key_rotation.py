@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from passrelay_ops.cli import app
+from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, public_path, read_public
 from passrelay_schemas.suites import P256
@@ -132,3 +133,16 @@ def test_keys_are_made_under_the_passphrase_that_is_named(directory: Path, tmp_p
     result = keys("list", "--directory", directory)
     assert (result.exit_code, "passphrase_file" in result.stderr) == (2, True)
     assert CANARY not in result.output
+
+
+def test_keys_made_within_one_second_keep_their_order(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = utc_now()
+    monkeypatch.setattr("passrelay_schemas.keys.utc_now", lambda: now)
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    for _ in range(6):  # by chance alone the order of their ids would be right once in 5,040 times
+        made = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]
+        keys("rotate", "recipient", "--activate", "--yes", "--directory", directory)
+        assert Keyring(directory).recipient().key_id == made["key_id"]
+    again = ("init", "consumer", "--recipient-only", "--yes")
+    made = document_of(keys(*again, "--directory", directory, "--json"))["keys"][0]
+    assert Keyring(directory).recipient().key_id == made["key_id"]
