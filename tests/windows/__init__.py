@@ -1,0 +1,1 @@
+"""The Windows notification DLL: its parts natively, the whole of it under wine."""
