@@ -162,7 +162,7 @@ def test_a_password_set_in_ipa_itself_is_seen(shared_ipa_directory: IpaDirectory
     with directory.manager() as manager:
         marker = Marker.parse(directory.read("audit-direct")["passrelayMarker"][0])
         earlier = str(marker).replace(marker.applied_at, "2026-11-24T12:00:00.000Z")
-        values = [(MODIFY_REPLACE, [earlier])]
+        values: list[tuple[str, list[str]]] = [(MODIFY_REPLACE, [earlier])]
         modify(manager, directory.user_dn("audit-direct"), {"passrelayMarker": values, "passrelayProof": values})
         password: list[tuple[str, list[str]]] = [(MODIFY_REPLACE, [canary_password()])]
         modify(manager, directory.user_dn("audit-direct"), {"userPassword": password})

@@ -128,8 +128,11 @@ def test_events_before_the_one_in_the_entry_explain_nothing(office: Office) -> N
 
 
 def test_what_settling_recorded_is_no_news_of_a_password(office: Office) -> None:
-    copy = Record(event_id=new_event_id(), verdict=Verdict.DUPLICATE, reason=REASON, received_at=NOW)
+    event = new_event_id()
+    copy = Record(event_id=event, verdict=Verdict.DUPLICATE, reason=REASON, received_at=NOW)
     assert office.trace(journal=[copy]).where == "not_captured"
+    applied = office.record(event, Verdict.APPLIED, applied_at=NOW, server="idm1")
+    assert office.trace(journal=[applied, copy]).detail.startswith("applied")
 
 
 def test_without_the_ops_key_it_is_unknown(tmp_path: Path) -> None:

@@ -151,5 +151,5 @@ def _pairs(node: _Node) -> Iterator[tuple[str, str]]:
     found = _EQUALITY.fullmatch(node.text) if node.kind == "" else None
     if found is not None:
         yield found[1].lower(), found[2]
-    for part in node.parts if node.kind != "!" else ():
+    for part in node.parts:
         yield from _pairs(part)
