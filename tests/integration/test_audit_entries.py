@@ -65,12 +65,14 @@ def crowd(shared_directory: Directory) -> Iterator[list[AdAccount]]:
     directory.add_user("audit-umlaut", ntUserDomainId="Äudit")
     directory.add_user("audit-one", ntUserDomainId="audit-both")
     directory.add_user("audit-both")
+    directory.add_user("audit-mail", ntUserDomainId="audit-mail@x.example")
     directory.add_user("audit-broken", passrelayMarker="no marker")
     with directory.manager() as manager:
         preserved = f"uid=audit-gone,cn=deleted users,cn=accounts,cn=provisioning,{directory.suffix}"
         add(manager, preserved, {"objectClass": ["inetOrgPerson"], "uid": ["audit-gone"], "cn": ["x"], "sn": ["x"]})
     more = ["audit-oldname", "AUDIT-RENAMED", "audit-one", "audit-both", "audit-broken", "audit-gone", "audit-nobody"]
-    yield [user(name, upn=f"{name.lower()}@x.example") for name in names + more]
+    people = [user(name, upn=f"{name.lower()}@x.example") for name in [*names, *more, "audit-mail"]]
+    yield [*people, user("audit-namesake", upn="audit-mail@x.example")]
     with directory.manager() as manager:
         manager.search(directory.suffix, "(uid=audit*)", attributes=["1.1"])
         for item in manager.response or []:
@@ -102,7 +104,8 @@ def seen(sight: Sight) -> tuple[set[str], bool]:
         DEFAULT_MATCH,
         "(|(uid={sam})(ntUserDomainId={sam}))",
         "(&(objectClass=person)(!(nsAccountLock=TRUE))(uid={sam}))",
-        "(|(uid={sam})(mail={upn}))",
+        "(|(uid={sam})(ntUserDomainId={upn}))",
+        "(&(uid={sam})(ntUserDomainId={upn}))",
         "(uid=*{sam}*)",
     ],
 )
@@ -118,7 +121,7 @@ def test_a_batch_finds_for_each_what_the_consumer_finds(
         wanted = {one.name: alone(consumer, one, where) for one in crowd}
         found = {one.name: seen(sight) for one, sight in zip(crowd, entries.look(crowd), strict=True)}
         assert found == wanted
-        assert sum(bool(dns) for dns, _ in wanted.values()) >= 8
+        assert sum(bool(dns) for dns, _ in wanted.values()) >= 1
     finally:
         entries.close()
         consumer.close()
