@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trustme
 from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE
+from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingConnection
 from typer.testing import CliRunner
 
@@ -24,7 +25,7 @@ from passrelay_ops.cli import app
 from passrelay_ops.doctor.catalogue import CHECKS
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, write_public
-from passrelay_schemas.topology import queues
+from passrelay_schemas.topology import EVENTS, NEWS, queues
 from tests.lab import clock
 from tests.lab.broker import Broker
 from tests.lab.broker_folder import VHOST
@@ -194,6 +195,22 @@ def test_the_service_account_sees_less_and_that_is_no_fault(site: Site) -> None:
         "idm.probe",
         "idm.access",
     }
+
+
+def test_nothing_is_published_or_taken(site: Site) -> None:
+    with BlockingConnection(site.broker.parameters()) as connection:
+        channel = connection.channel()
+        channel.queue_purge(EVENTS)
+        channel.basic_publish(EVENTS, "", b"waits", BasicProperties(delivery_mode=2))
+        wait_for(lambda: site.broker.queue_depths()[EVENTS] == 1, what="a message waits")
+        before = site.broker.queue_depths()
+        site.doctor()
+        # The producer tells its news whenever it likes.
+        assert site.broker.queue_depths() | {NEWS: before[NEWS]} == before
+        method, properties, _ = channel.basic_get(EVENTS, auto_ack=True)
+        assert method is not None
+        handed_out = (properties.headers or {}).get("x-delivery-count", 0)
+        assert (handed_out, method.redelivered) == (0, False), "nobody else was given it"
 
 
 # --- one fault at a time; each breaks something, gives what the files say differently, and mends
