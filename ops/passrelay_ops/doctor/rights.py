@@ -96,7 +96,8 @@ def _publish(channel: BlockingChannel, exchange: str) -> None:
 
 
 def _consume(channel: BlockingChannel, queue: str) -> None:
-    # RabbitMQ looks at the arguments after the permission and the queue, and refuses this one (406).
+    # RabbitMQ looks at the arguments after the permission and the queue, and refuses this one (406). One that took it
+    # would hand out a single message and get it back with the channel.
     channel.basic_qos(prefetch_count=1)
     channel.basic_consume(queue, lambda *_: None, arguments={"x-priority": "none"})
 
