@@ -49,6 +49,7 @@ class Entries(Directory):
         return sights
 
     def _together(self, accounts: Sequence[Account]) -> list[Sight]:
+        """Who is found for sure in one search is; who is not, is what the consumer's own search says."""
         hits = self._hits(self._matcher, accounts) if self._matcher is not None and len(accounts) > 1 else None
         if hits is None or any(not hit.owners for hit in hits):
             return [self._alone(account) for account in accounts]
@@ -60,7 +61,7 @@ class Entries(Directory):
             for number in hit.owners:
                 found[number].append(hit)
         return [
-            self._alone(account) if number in doubtful else self._sight(found[number])
+            self._sight(found[number]) if found[number] and number not in doubtful else self._alone(account)
             for number, account in enumerate(accounts)
         ]
 
