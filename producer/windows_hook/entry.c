@@ -86,6 +86,8 @@ static void seal_and_store(void *argument)
     struct stored stored = store_write(settings.folder, record, filetime, change->rid);
     if (stored.detour.trouble != NO_TROUBLE && stored.outcome.trouble == NO_TROUBLE)
         log_slot(stored.detour, slots_left());
+    if (stored.unnamed.trouble != NO_TROUBLE)
+        log_unnamed(stored.unnamed);
     change->outcome = stored.outcome;
 }
 

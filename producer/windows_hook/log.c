@@ -23,7 +23,7 @@ static const WCHAR *const WORDS[TROUBLES] = {
     [TROUBLE_CREATE] = L"a file in the folder that value Folder names could not be created",
     [TROUBLE_WRITE] = L"a file could not be written: is the disk full?",
     [TROUBLE_FLUSH] = L"a file could not be flushed to the disk",
-    [TROUBLE_RENAME] = L"a file could not be renamed; if it is whole, the service still takes it",
+    [TROUBLE_RENAME] = L"a file could not be renamed",
     [TROUBLE_SEAL] = L"the password could not be sealed",
     [TROUBLE_LENGTH] = L"the password is longer than 256 characters or ends in half a character",
     [TROUBLE_REFUSED] = L"the self-test at the start had failed",
@@ -213,17 +213,27 @@ void log_slot(struct outcome why, int left)
     report(&message);
 }
 
+/* A warning of words and an error code, nothing else. */
+static void warn(DWORD id, struct outcome why)
+{
+    struct message message = {.id = id, .type = EVENTLOG_WARNING_TYPE, .strings = 2};
+    message.words = WORDS[why.trouble];
+    message.words_at = 0;
+    hexadecimal(message.number[1], why.error);
+    report(&message);
+}
+
+void log_unnamed(struct outcome why)
+{
+    warn(MESSAGE_UNNAMED, why);
+}
+
 void log_settings(struct outcome why)
 {
     AcquireSRWLockExclusive(&lock);
     int news = settings_trouble != why.trouble;
     settings_trouble = why.trouble;
     ReleaseSRWLockExclusive(&lock);
-    if (!news || why.trouble == NO_TROUBLE)
-        return;
-    struct message message = {.id = MESSAGE_OLD_SETTINGS, .type = EVENTLOG_WARNING_TYPE, .strings = 2};
-    message.words = WORDS[why.trouble];
-    message.words_at = 0;
-    hexadecimal(message.number[1], why.error);
-    report(&message);
+    if (news && why.trouble != NO_TROUBLE)
+        warn(MESSAGE_OLD_SETTINGS, why);
 }

@@ -12,6 +12,7 @@ void log_loaded(void);
 void log_refused(struct outcome why);
 void log_lost(u32 rid, struct outcome why);
 void log_slot(struct outcome why, int left);
+void log_unnamed(struct outcome why);
 /* Says so when the trouble is another one than at the last call; NO_TROUBLE says nothing. */
 void log_settings(struct outcome why);
 

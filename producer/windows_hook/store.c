@@ -1,6 +1,5 @@
 #include "store.h"
 
-#include "bytes.h"
 #include "path.h"
 #include "slots.h"
 
@@ -48,34 +47,39 @@ static int taken(struct outcome outcome)
     return outcome.error == ERROR_FILE_EXISTS || outcome.error == ERROR_ALREADY_EXISTS;
 }
 
+/* Another name each time, for both paths or the final one. One can be taken already only when the clock was set back over
+ * a restart. */
+static void next_name(WCHAR *temporary, WCHAR *final, const WCHAR *folder, u64 filetime, u32 rid)
+{
+    u16 name[RECORD_NAME_UNITS];
+    record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
+    if (temporary)
+        path_build(temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
+    path_build(final, folder, name, RECORD_NAME_UNITS, FINAL);
+}
+
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid)
 {
-    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}};
+    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}};
     WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
-    u16 name[RECORD_NAME_UNITS];
-    /* A name can be taken already only when the clock was set back over a restart. */
-    for (int round = 0; round < NAME_ROUNDS; round++) {
-        record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
-        path_build(temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
-        path_build(final, folder, name, RECORD_NAME_UNITS, FINAL);
+    int rounds = NAME_ROUNDS;
+    do {
+        next_name(temporary, final, folder, filetime, rid);
         stored.outcome = fill(temporary, CREATE_NEW, record);
-        if (stored.outcome.trouble == TROUBLE_CREATE && taken(stored.outcome))
-            continue;
-        if (stored.outcome.trouble != NO_TROUBLE) {
-            stored.detour = stored.outcome;
+    } while (stored.outcome.trouble == TROUBLE_CREATE && taken(stored.outcome) && --rounds);
+    if (stored.outcome.trouble != NO_TROUBLE) {
+        stored.detour = stored.outcome;
+        if (stored.outcome.trouble != TROUBLE_CREATE)
             DeleteFileW(temporary);
-            if (!slots_take(folder, temporary))
-                return stored;
-            stored.outcome = fill(temporary, OPEN_EXISTING, record);
-            if (stored.outcome.trouble != NO_TROUBLE)
-                return stored;
-        }
-        stored.outcome = finish(temporary, final);
-        if (!taken(stored.outcome))
-            break;
-        DeleteFileW(temporary);
+        if (!slots_take(folder, temporary))
+            return stored;
+        stored.outcome = fill(temporary, OPEN_EXISTING, record);
+        if (stored.outcome.trouble != NO_TROUBLE)
+            return stored;
     }
-    if (stored.outcome.trouble == NO_TROUBLE && stored.detour.trouble == NO_TROUBLE)
+    while (taken(stored.unnamed = finish(temporary, final)) && --rounds)
+        next_name(NULL, final, folder, filetime, rid);
+    if (stored.detour.trouble == NO_TROUBLE)
         slots_refill(folder);
     return stored;
 }

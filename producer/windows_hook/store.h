@@ -5,8 +5,9 @@
 #include "settings.h"
 
 struct stored {
-    struct outcome outcome; /* NO_TROUBLE: the record is on the disk under its final name */
+    struct outcome outcome; /* NO_TROUBLE: the record is whole on the disk */
     struct outcome detour;  /* why it went into a prepared slot; NO_TROUBLE when it did not */
+    struct outcome unnamed; /* why it has its temporary name still; NO_TROUBLE when it has its final one */
 };
 
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid);

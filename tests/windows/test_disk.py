@@ -9,9 +9,9 @@ import pytest
 
 from passrelay_schemas.keys import KeyDocument
 from passrelay_schemas.sealing import Opener
-from tests.lab.process import run_tool
+from tests.lab.process import LabError, run_tool
 from tests.windows.harness import Harness
-from tests.windows.records import open_all
+from tests.windows.records import open_all, open_record
 
 _SLOTS = 256
 _WRITE = "a file could not be written: is the disk full?"
@@ -111,3 +111,20 @@ def test_a_folder_that_goes_and_comes_back(hook: Harness, spool: Path, opener: O
     away.rename(spool)
     hook.change(1106, "kept")
     assert [captured.rid for captured in open_all(spool, opener)] == [1106]
+
+
+def test_a_record_that_cannot_be_renamed_is_kept_whole_under_its_temporary_name(
+    hook: Harness, spool: Path, opener: Opener
+) -> None:
+    try:
+        run_tool(["chattr", "+a", spool])  # files may be made there, none renamed or removed
+    except LabError as error:
+        pytest.skip(f"this file system has no append-only folders: {error}")
+    try:
+        hook.change(1105, "kept")
+    finally:
+        run_tool(["chattr", "-a", spool])
+    (path,) = spool.glob("*.new")
+    assert open_record(path.read_bytes(), opener).password == "kept"
+    assert hook.lost == 0
+    hook.wait_for_event("a file could not be renamed", "0x00000005")  # ERROR_ACCESS_DENIED
