@@ -145,15 +145,17 @@ def generate(use: KeyUse, *, producer: str | None = None, algorithm: str | None 
     """A new key: its public document and its private bytes."""
     if use is KeyUse.SIGNING:
         algorithm = algorithm or ED25519
-        signing = ed25519.Ed25519PrivateKey.generate()
-        private, public = signing.private_bytes_raw(), signing.public_key().public_bytes_raw()
     else:
         algorithm = algorithm or MLKEM768_X25519
         if algorithm not in SUITES:
             raise KeyFileError(f"algorithm {algorithm!r} is not one of {', '.join(SUITES)}")
-        private, public = SUITES[algorithm].generate()
+    while True:
+        private, public = _signing_pair() if use is KeyUse.SIGNING else SUITES[algorithm].generate()
+        key_id = key_id_of(algorithm, public)
+        if not key_id.startswith("-"):  # one in 64 would look like an option of a command
+            break
     document = KeyDocument(
-        key_id=key_id_of(algorithm, public),
+        key_id=key_id,
         use=use,
         algorithm=algorithm,
         public=b64url(public),
@@ -161,6 +163,11 @@ def generate(use: KeyUse, *, producer: str | None = None, algorithm: str | None 
         created_at=utc_now().replace(microsecond=0),
     )
     return document, private
+
+
+def _signing_pair() -> tuple[bytes, bytes]:
+    signing = ed25519.Ed25519PrivateKey.generate()
+    return signing.private_bytes_raw(), signing.public_key().public_bytes_raw()
 
 
 def public_path(directory: Path, key_id: str) -> Path:

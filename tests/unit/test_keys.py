@@ -217,6 +217,11 @@ def test_the_key_id_stands_for_algorithm_and_public_part() -> None:
     assert document.fingerprint != OTHER.fingerprint
 
 
+def test_no_key_id_looks_like_an_option_of_a_command() -> None:
+    made = [generate(KeyUse.SIGNING, producer=PRODUCER)[0] for _ in range(600)]  # without care nine of these would
+    assert not any(document.key_id.startswith("-") for document in made)
+
+
 def test_status_and_expiry_are_not_part_of_the_id(tmp_path: Path) -> None:
     document, _ = generate(KeyUse.SIGNING, producer=PRODUCER)
     revoked = document.model_copy(update={"status": KeyStatus.REVOKED})
