@@ -33,7 +33,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "delivery limits, dead-lettering, sizes and ages are as they should be (operators only)",
         "empty and delete the queue, then `passrelay topology apply`",
     ),
-    "keys.expiry": ("no key in use has expired", "a new key, enrolled on the other side"),
+    "keys.expiry": ("no key in use has expired", "`passrelay keys rotate`"),
     "keys.signing": (
         "every listed producer has a signing key here that is believed, and signs with such a one",
         "`passrelay keys init producer NAME` there, `passrelay keys enroll` here",

@@ -16,7 +16,7 @@ def expiry(subject: str, documents: Iterable[KeyDocument], now: datetime) -> Row
     ends = [(key.expires_at, key) for key in documents if key.status is KeyStatus.ACTIVE and key.expires_at is not None]
     over = [f"{key.use} key {key.key_id} expired on {end:%Y-%m-%d}" for end, key in ends if end <= now]
     if over:
-        repair = "make a new one (`passrelay keys init`) and enroll it on the other side (`passrelay keys enroll`)"
+        repair = "`passrelay keys rotate` makes its successor and says the steps (docs/keys.md)"
         return Row("keys.expiry", subject, Result.FAIL, "; ".join(over), repair)
     soon = [f"{key.use} key {key.key_id} ends on {end:%Y-%m-%d}" for end, key in ends if end <= now + SOON]
     return Row("keys.expiry", subject, Result.OK, "; ".join(soon) or f"none ends within {SOON.days} days")
