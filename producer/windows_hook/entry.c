@@ -120,6 +120,7 @@ static void start(void *argument)
     struct outcome *outcome = argument;
     struct settings settings;
     int ever_good;
+    log_open();
     int failed = cng_open();
     *outcome = failed ? (struct outcome){TROUBLE_CRYPTOGRAPHY, (u32)failed} : selftest_cryptography();
     if (outcome->trouble == NO_TROUBLE)

@@ -8,7 +8,7 @@
 #define WIDE_(text) L##text
 #define WIDE(text) WIDE_(text)
 
-enum { WAITING = 64, STRINGS = 4, NUMBER_UNITS = 11 };
+enum { WAITING = 64, STRINGS = 4, NUMBER_UNITS = 11, AGAIN = 100000000 /* 10 s */ };
 
 static const WCHAR *const WORDS[TROUBLES] = {
     [NO_TROUBLE] = L"nothing",
@@ -40,7 +40,9 @@ struct message {
 static SRWLOCK lock = SRWLOCK_INIT;
 static struct message waiting[WAITING];
 static unsigned first, count;
-static volatile LONG lost, slotted, sending;
+static SRWLOCK sender = SRWLOCK_INIT; /* one at a time */
+static PTP_TIMER timer;
+static volatile LONG lost, slotted;
 static enum trouble settings_trouble;
 
 static void decimal(WCHAR text[NUMBER_UNITS], u32 value)
@@ -72,31 +74,57 @@ static int hand_over(HANDLE source, const struct message *message)
     return ReportEventW(source, message->type, 0, message->id, NULL, (WORD)message->strings, 0, strings, NULL);
 }
 
-static VOID CALLBACK send_waiting(PTP_CALLBACK_INSTANCE instance, PVOID context)
+/* Hands over what waits, oldest first. Returns 0 when the event log service does not take it. */
+static int send_all(HANDLE source)
 {
-    (void)instance, (void)context;
-    HANDLE source = RegisterEventSourceW(NULL, L"passrelay-hook");
-    int good = source != NULL;
-    while (good) {
+    for (;;) {
         struct message message;
         AcquireSRWLockExclusive(&lock);
+        unsigned taken = first;
         int some = count > 0;
         if (some)
-            bytes_copy(&message, &waiting[first], sizeof message);
+            bytes_copy(&message, &waiting[taken], sizeof message);
         ReleaseSRWLockExclusive(&lock);
         if (!some)
-            break;
-        good = hand_over(source, &message);
+            return 1;
+        if (!hand_over(source, &message))
+            return 0;
         AcquireSRWLockExclusive(&lock);
-        if (good && count) {
+        if (count && first == taken) { /* else it was pushed out meanwhile */
             first = (first + 1) % WAITING;
             count--;
         }
         ReleaseSRWLockExclusive(&lock);
     }
+}
+
+static void send_in(LONGLONG hundred_nanoseconds)
+{
+    LARGE_INTEGER due = {.QuadPart = -hundred_nanoseconds}; /* negative: from now */
+    FILETIME time = {due.LowPart, (DWORD)due.HighPart};
+    SetThreadpoolTimer(timer, &time, 0, 0);
+}
+
+static VOID CALLBACK send_waiting(PTP_CALLBACK_INSTANCE instance, PVOID context, PTP_TIMER fired)
+{
+    (void)instance, (void)context, (void)fired;
+    AcquireSRWLockExclusive(&sender);
+    HANDLE source = RegisterEventSourceW(NULL, L"passrelay-hook");
+    int good = source && send_all(source);
     if (source)
         DeregisterEventSource(source);
-    InterlockedExchange(&sending, 0);
+    ReleaseSRWLockExclusive(&sender);
+    if (!good)
+        send_in(AGAIN);
+}
+
+void log_open(void)
+{
+    /* LSASS may unload a DLL that refuses to load, and the timer would run into nothing. */
+    HMODULE self;
+    if (!timer && GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                                     (LPCWSTR)(const void *)&waiting, &self))
+        timer = CreateThreadpoolTimer(send_waiting, NULL, NULL);
 }
 
 static void report(const struct message *message)
@@ -108,8 +136,8 @@ static void report(const struct message *message)
     }
     bytes_copy(&waiting[(first + count++) % WAITING], message, sizeof *message);
     ReleaseSRWLockExclusive(&lock);
-    if (!InterlockedExchange(&sending, 1) && !TrySubmitThreadpoolCallback(send_waiting, NULL, NULL))
-        InterlockedExchange(&sending, 0);
+    if (timer)
+        send_in(0);
 }
 
 static HKEY status_key(void)

@@ -2,11 +2,14 @@
  * which is there without the event log service and gone after a restart. RIDs are named, accounts and passwords never.
  *
  * Whoever reports does not wait: a thread of Windows' pool hands the messages to the event log service. While that does
- * not run (LSASS starts before it) they wait in memory, and go out with the next one. */
+ * not run (LSASS starts before it) they wait in memory, and it tries again every ten seconds. */
 #ifndef LOG_H
 #define LOG_H
 
 #include "trouble.h"
+
+/* Before anything else; keeps the DLL in memory for as long as the process lives. */
+void log_open(void);
 
 void log_loaded(void);
 void log_refused(struct outcome why);

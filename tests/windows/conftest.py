@@ -13,13 +13,14 @@ from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.sealing import Opener
 from passrelay_schemas.suites import P256
 from tests.lab.folder import LabFolder
-from tests.lab.process import LabError, MissingServerError, run_tool
+from tests.lab.process import MissingServerError, run_tool
 from tests.windows.harness import Harness
 from tests.windows.hook_build import Built, build_all
 from tests.windows.native_hook import NativeHook
-from tests.windows.wine import Wine, wine_version
+from tests.windows.wine import Wine
 
 _STAND_IN = ";bcrypt=n,b"
+_RAN_UNDER = pytest.StashKey[str]()
 
 StartHarness = Callable[..., Harness]
 
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "windows: the Windows DLL, natively and under wine")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which wine ran, and whose cryptography."""
+    if (ran_under := config.stash.get(_RAN_UNDER, None)) is not None:
+        terminalreporter.write_line(ran_under)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +77,13 @@ def wine(windows_folder: Path) -> Iterator[Wine]:
 
 
 @pytest.fixture(scope="session")
-def own_ecdh(wine: Wine, built: Built, recipient: tuple[KeyDocument, Opener], windows_folder: Path) -> bool:
+def own_ecdh(
+    request: pytest.FixtureRequest,
+    wine: Wine,
+    built: Built,
+    recipient: tuple[KeyDocument, Opener],
+    windows_folder: Path,
+) -> bool:
     """True when wine's own bcrypt.dll can do ECDH: the DLL's self-test says so. wine 8 cannot."""
     folder = windows_folder / "probe"
     folder.mkdir()
@@ -78,9 +91,12 @@ def own_ecdh(wine: Wine, built: Built, recipient: tuple[KeyDocument, Opener], wi
     harness.start()
     try:
         harness.configure(recipient[0], folder)
-        return harness.initialize()
+        good = harness.initialize()
     finally:
         harness.close()
+    whose = "its own ECDH" if good else "the tests' stand-in for ECDH (tests/windows/wine/bcrypt.c)"
+    request.config.stash[_RAN_UNDER] = f"The Windows DLL ran under {wine.version} with {whose}."
+    return good
 
 
 @pytest.fixture(scope="session")
@@ -140,11 +156,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     run_tool(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", disk])
     yield disk
     run_tool(["umount", "--lazy", disk])
-
-
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Which wine it is."""
-    try:
-        return [f"tests/windows run under {wine_version()}"]
-    except LabError:
-        return []

@@ -183,6 +183,16 @@ def test_after_it_refused_a_call_is_named_as_lost(
     harness.wait_for_event("1105", "the self-test at the start had failed", "0x00000000", "1")
 
 
+def test_a_dll_that_refused_stays_in_memory_until_its_message_is_out(
+    start_harness: StartHarness, recipient: tuple[KeyDocument, Opener], spool: Path
+) -> None:
+    harness = start_harness()
+    harness.configure(recipient[0], spool / "missing")
+    assert not harness.initialize()
+    assert harness.ask("unload") == "kept"
+    harness.wait_for_event("0.1.0", _CREATE)
+
+
 def test_it_refuses_a_cryptography_that_is_not_rfc_9180s(
     wine: Wine, built: Built, own_ecdh: bool, recipient: tuple[KeyDocument, Opener], spool: Path, tmp_path: Path
 ) -> None:

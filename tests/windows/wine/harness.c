@@ -2,7 +2,7 @@
  * the command's name. Texts are UTF-16LE as hexadecimal; "-" is a null UNICODE_STRING, "@" one with a null buffer.
  *
  *   initialize                          set binary|text NAME HEX     unset NAME      clear
- *   change RID NAME PASSWORD            filter NAME PASSWORD         status VALUE
+ *   change RID NAME PASSWORD            filter NAME PASSWORD         status VALUE    unload
  *   many THREADS EACH FIRST_RID         a line "made RID N" for every call that has returned
  *   hostile name|password KIND RID      fuzz SEED COUNT              traces good|torn|kept RID */
 #define WIN32_LEAN_AND_MEAN
@@ -395,6 +395,10 @@ int main(int count, char **arguments)
         } else if (!strcmp(word[0], "clear")) {
             RegDeleteTreeW(HKEY_LOCAL_MACHINE, SETTINGS);
             say("clear\n");
+        } else if (!strcmp(word[0], "unload")) {
+            for (int i = 0; i < 3; i++)
+                FreeLibrary(library);
+            say(GetModuleHandleW(L"passrelay-hook.dll") ? "unload kept\n" : "unload gone\n");
         } else if (!strcmp(word[0], "status")) {
             status(word[1]);
         } else if (!strcmp(word[0], "change")) {
