@@ -26,6 +26,7 @@ from passrelay_schemas.message import Counters
 from passrelay_schemas.record import Record
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
 
+_REPAIRS = {reason.value: text for reason, text in REPAIRS.items()}
 _ACTS = frozenset({Verdict.REPLAYED, Verdict.DISCARDED})
 _CAPTURED = 7
 """The version of UUIDs that hold their time of capture; made-up ones have version 4."""
@@ -115,7 +116,7 @@ class Letter:
 
 def repair(reason: str) -> str:
     """What a person does about a reason."""
-    return REPAIRS.get(Reason(reason), "") if reason in set(Reason) else ""
+    return _REPAIRS.get(reason, "")
 
 
 def ends(act: Record, *, failed_replay: int) -> bool:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import unicodedata
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +91,7 @@ class Report:
         elif error is not None:
             return
         if self.as_json:
-            json.dump(self._document(), sys.stdout, default=_plain)  # piece by piece: there may be 100,000 letters
+            sys.stdout.writelines(_pieces(self._document()))
             sys.stdout.write("\n")
         raise typer.Exit(self._exit_code) from None
 
@@ -144,6 +145,22 @@ def _os_name() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return platform.platform()
+
+
+def _pieces(document: dict[str, Any]) -> Iterator[str]:
+    """One JSON object; its lists item by item, since there may be 100,000 letters in one."""
+    opening = "{"
+    for name, value in document.items():
+        yield f"{opening}{json.dumps(name)}: "
+        opening = ", "
+        if isinstance(value, list):
+            yield "["
+            for place, item in enumerate(value):
+                yield f"{', ' if place else ''}{json.dumps(item, default=_plain)}"
+            yield "]"
+        else:
+            yield json.dumps(value, default=_plain)
+    yield "}"
 
 
 def _plain(value: Any) -> Any:

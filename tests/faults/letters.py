@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -65,18 +65,29 @@ class Ran:
     peak_bytes: int
 
 
+_LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as to:
+    print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, file=to)
+sys.exit(code)
+"""
+"""A small process between us and the command: a child's peak memory counts its parent's size at the fork (Linux)."""
+
+
 def run(arguments: list[str | Path], folder: Path) -> Ran:
-    """Run `passrelay` as a child of its own and measure its peak memory."""
-    path = folder / f"{threading.get_ident()}.out"
+    """Run `passrelay` and measure what it takes."""
+    out, cost = (folder / f"{threading.get_ident()}.{name}" for name in ("out", "cost"))
+    command: list[str | Path] = [sys.executable, "-c", _LAUNCHER, cost, PASSRELAY, *arguments, "--json"]
     began = time.monotonic()
-    with path.open("wb") as out:
-        child = subprocess.Popen([PASSRELAY, *arguments, "--json"], stdout=out, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+    with out.open("wb") as stdout:
+        exit_code = subprocess.call(command, stdout=stdout, stderr=subprocess.DEVNULL)
     seconds = time.monotonic() - began
-    lines = path.read_text().splitlines()
+    cpu_seconds, peak_bytes = cost.read_text().split()
+    lines = out.read_text().splitlines()
     document = json.loads(lines[-1]) if lines else {}
-    return Ran(document, child.returncode, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Ran(document, exit_code, seconds, float(cpu_seconds), int(peak_bytes))
 
 
 @dataclass
