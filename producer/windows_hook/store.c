@@ -5,7 +5,6 @@
 
 #define TEMPORARY L".new"
 #define FINAL L".record"
-enum { NAME_ROUNDS = 64 };
 
 static volatile LONG sequence;
 
@@ -42,31 +41,16 @@ static struct outcome finish(const WCHAR *temporary, const WCHAR *final)
     return last(TROUBLE_RENAME);
 }
 
-static int taken(struct outcome outcome)
-{
-    return outcome.error == ERROR_FILE_EXISTS || outcome.error == ERROR_ALREADY_EXISTS;
-}
-
-/* Another name each time, for both paths or the final one. One can be taken already only when the clock was set back over
- * a restart. */
-static void next_name(WCHAR *temporary, WCHAR *final, const WCHAR *folder, u64 filetime, u32 rid)
-{
-    u16 name[RECORD_NAME_UNITS];
-    record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
-    if (temporary)
-        path_build(temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
-    path_build(final, folder, name, RECORD_NAME_UNITS, FINAL);
-}
-
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid)
 {
     struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}};
     WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
-    int rounds = NAME_ROUNDS;
-    do {
-        next_name(temporary, final, folder, filetime, rid);
-        stored.outcome = fill(temporary, CREATE_NEW, record);
-    } while (stored.outcome.trouble == TROUBLE_CREATE && taken(stored.outcome) && --rounds);
+    u16 name[RECORD_NAME_UNITS];
+    /* The sequence makes it this process's only one; 100 ns and the RID, the only one at all. */
+    record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
+    path_build(temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
+    path_build(final, folder, name, RECORD_NAME_UNITS, FINAL);
+    stored.outcome = fill(temporary, CREATE_NEW, record);
     if (stored.outcome.trouble != NO_TROUBLE) {
         stored.detour = stored.outcome;
         if (stored.outcome.trouble != TROUBLE_CREATE)
@@ -77,8 +61,7 @@ struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u6
         if (stored.outcome.trouble != NO_TROUBLE)
             return stored;
     }
-    while (taken(stored.unnamed = finish(temporary, final)) && --rounds)
-        next_name(NULL, final, folder, filetime, rid);
+    stored.unnamed = finish(temporary, final);
     if (stored.detour.trouble == NO_TROUBLE)
         slots_refill(folder);
     return stored;
