@@ -32,10 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("windows")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "windows: the Windows DLL, natively and under wine")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Which wine ran, and whose cryptography."""
     if (ran_under := config.stash.get(_RAN_UNDER, None)) is not None:
