@@ -127,15 +127,30 @@ def _refuse_second(keyring: Keyring, uses: list[KeyUse], producer: str | None) -
 def _next_step(document: KeyDocument, public: Path) -> str:
     where = {
         KeyUse.RECIPIENT: "every producer",
+        KeyUse.HOOK: "every other consumer and operator's host",
         KeyUse.SIGNING: "every consumer",
         KeyUse.OPS: "every consumer and operator's host",
     }[document.use]
     step = f"carry {public} to {where} and run there: passrelay keys enroll {public.name}"
+    if document.use is KeyUse.HOOK:
+        step += f"; {_hook_readers(document)}; then: {hook_registry(document)}"
     if document.use is KeyUse.RECIPIENT:
         step += f"; every consumer also needs {document.key_id}.key in its key directory (mode 0600, by a safe way)"
     if document.use is KeyUse.OPS:
         step += f"; {document.key_id}.key belongs on operators' hosts only: move it there, and back it up"
     return step
+
+
+def _hook_readers(document: KeyDocument) -> str:
+    return f"every consumer also needs {document.key_id}.key in its key directory (mode 0600, by a safe way)"
+
+
+def hook_registry(document: KeyDocument) -> str:
+    """What puts a hook key to use: the hook reads it from the registry, not from a key file."""
+    return (
+        "on every Windows domain controller set, in HKEY_LOCAL_MACHINE\\SOFTWARE\\passrelay\\hook, RecipientKey to "
+        f"{document.public_bytes.hex()} and RecipientKeyId to {document.key_id}"
+    )
 
 
 def plan(directory: Path, files: Iterable[Path]) -> list[Enrolment]:
@@ -223,9 +238,11 @@ def uses_of(role: str, *, recipient_only: bool) -> list[KeyUse]:
         return [KeyUse.SIGNING]
     if role == "ops":
         return [KeyUse.OPS]
+    if role == "hook":
+        return [KeyUse.HOOK]
     if role == "consumer":
         return [KeyUse.RECIPIENT] if recipient_only else [KeyUse.RECIPIENT, KeyUse.OPS]
-    raise ConfigurationError(f"role {role!r}: keys are made for consumer, producer and ops")
+    raise ConfigurationError(f"role {role!r}: keys are made for consumer, producer, ops and hook")
 
 
 def owner_hint(directory: Path) -> str | None:

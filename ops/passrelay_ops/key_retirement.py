@@ -138,6 +138,15 @@ def signing(key: KeyDocument, *, heard: Heard, now: datetime) -> Iterator[Object
         yield Objection(f"producer {name}", f"it still signs with the key: {repair}")
 
 
+def hook(key: KeyDocument, *, producers: Collection[str], heard: Heard) -> Iterator[Objection]:
+    """What speaks against retiring a hook key. No producer can tell what LSASS seals to: a person has to look."""
+    for name in sorted(producers):
+        spoken = heard.spoken.get(name)
+        if spoken is None or spoken.newest.source == "hook":
+            why = "its hook may seal to the key: look there at RecipientKeyId and for records that wait in its folder"
+            yield Objection(f"producer {name}", f"{why}; when neither has {key.key_id} any more: --despite {name}")
+
+
 def ops(last_note: datetime | None) -> Iterator[Objection]:
     """What speaks against retiring an ops key: a consumer that seals notes to it."""
     if last_note is not None:

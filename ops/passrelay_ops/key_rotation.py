@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from passrelay_ops.key_files import MadeKey, create
+from passrelay_ops.key_files import MadeKey, create, hook_registry
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, private_path, public_path, write_public
@@ -87,7 +87,7 @@ def _first_step(key: KeyDocument) -> str:
             f"carry {public} to every consumer and operator's host and run there: passrelay keys enroll {public} "
             f"--yes; then here: passrelay keys rotate signing {key.producer} --activate --yes"
         )
-    readers = "consumer" if key.use is KeyUse.RECIPIENT else "operator's host"
+    readers = "operator's host" if key.use is KeyUse.OPS else "consumer"
     return (
         f"put {public} and {private} (mode 0600, by a safe way) into the key directory of every {readers}, where "
         f"`passrelay keys list` must show the private file; keep an offline copy; then here: "
@@ -104,6 +104,9 @@ def second_step(rotation: Rotation) -> str:
             "nothing: the producer signs with it within seconds. On an operator's host, when its news say so: "
             f"passrelay keys retire {old.key_id}"
         )
+    if old.use is KeyUse.HOOK:
+        to_use = hook_registry(new) if new else ""
+        return f"{to_use}. Later, on an operator's host: passrelay keys retire {old.key_id}"
     sealers = "producer" if old.use is KeyUse.RECIPIENT else "consumer"
     return (
         f"carry {public} to every {sealers} and operator's host and run there: passrelay keys enroll {public} --yes; "

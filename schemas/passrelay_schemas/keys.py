@@ -26,7 +26,7 @@ from passrelay_schemas.key_encryption import EncryptedKey, decrypt, encrypt
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.secret_file import mode_fault, read_secret_file
 from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
-from passrelay_schemas.suites import MLKEM768_X25519, SUITES
+from passrelay_schemas.suites import MLKEM768_X25519, P256, SUITES
 
 ED25519 = "Ed25519"
 """RFC 8032; the only signature algorithm so far."""
@@ -36,6 +36,7 @@ class KeyUse(StrEnum):
     """What a key is for."""
 
     RECIPIENT = "recipient"  # events are sealed to it; its private part is on the consumers
+    HOOK = "hook"  # the Windows hook seals passwords to it (P-256); its private part is on the consumers
     SIGNING = "signing"  # a producer signs with it; its private part is on one domain controller
     OPS = "ops"  # notes are sealed to it; its private part is with the operators
 
@@ -75,7 +76,7 @@ class KeyDocument(BaseModel):
             raise ValueError("key_id is not the hash of algorithm and public: the document was changed or damaged")
         if (self.use is KeyUse.SIGNING) != (self.producer is not None):
             raise ValueError("a signing key names its producer, every other key has none")
-        known = {ED25519} if self.use is KeyUse.SIGNING else set(SUITES)
+        known = {KeyUse.SIGNING: {ED25519}, KeyUse.HOOK: {P256}}.get(self.use, set(SUITES))
         if self.algorithm not in known:
             raise ValueError(f"algorithm of a {self.use} key must be one of {', '.join(sorted(known))}")
         try:
@@ -145,6 +146,8 @@ def generate(use: KeyUse, *, producer: str | None = None, algorithm: str | None 
     """A new key: its public document and its private bytes."""
     if use is KeyUse.SIGNING:
         algorithm = algorithm or ED25519
+    elif use is KeyUse.HOOK:
+        algorithm = P256
     else:
         algorithm = algorithm or MLKEM768_X25519
         if algorithm not in SUITES:

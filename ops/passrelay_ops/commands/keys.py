@@ -27,7 +27,7 @@ app.command("revoke")(keys_revoke.revoke)
 
 @app.command()
 def init(
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="consumer, producer or ops.")],
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="consumer, producer, ops or hook.")],
     producer: Annotated[
         str | None, typer.Argument(metavar="[PRODUCER]", help="The producer's name, with ROLE producer.")
     ] = None,
@@ -41,7 +41,11 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", help="Make a second key although one is active.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a role's keys on this host: consumer (recipient and ops key), producer NAME (signing key), ops (ops key)."""
+    """Make a role's keys on this host.
+
+    consumer: recipient and ops key. producer NAME: signing key. ops: ops key. hook (on a consumer): what the Windows
+    hook seals to.
+    """
     with Report("keys", as_json=as_json) as report:
         uses = key_files.uses_of(role, recipient_only=recipient_only)
         _check_producer(role, producer)

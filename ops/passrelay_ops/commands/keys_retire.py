@@ -77,6 +77,9 @@ def objections(
     if key.use is KeyUse.SIGNING:
         return found if key.producer in despite else [*found, *key_retirement.signing(key, heard=heard, now=utc_now())]
     listed = {name for domain in settings.domain for name in domain.producers}
+    if key.use is KeyUse.HOOK:
+        hooks = key_retirement.expected(keyring, listed, heard) - despite
+        return [*found, *key_retirement.hook(key, producers=hooks, heard=heard)]
     return [
         *found,
         *key_retirement.recipient(

@@ -19,6 +19,8 @@ _MEANING = {
     KeyUse.RECIPIENT: "nothing that is sealed to it is opened here any more: events on their way wait as unknown_key "
     "and die after the horizon. For a key that was only copied, rotate and retire lose nothing: docs/runbooks/"
     "lost-consumer-key.md",
+    KeyUse.HOOK: "no record of the Windows hook that is sealed to it is opened here any more: events on their way wait "
+    "as unknown_key and die after the horizon. For a key that was only copied, rotate and retire it instead",
     KeyUse.OPS: "notes that are sealed to it are not opened here any more. For a key that was only copied, rotate and "
     "retire it instead: the notes are out anyway",
 }

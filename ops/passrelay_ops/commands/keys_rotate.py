@@ -15,7 +15,7 @@ from passrelay_schemas.keys import KeyUse
 
 
 def rotate(
-    use: Annotated[KeyUse, typer.Argument(metavar="USE", help="recipient, signing or ops.")],
+    use: Annotated[KeyUse, typer.Argument(metavar="USE", help="recipient, signing, ops or hook.")],
     producer: Annotated[
         str | None, typer.Argument(metavar="[PRODUCER]", help="Whose signing key, where several are here.")
     ] = None,
