@@ -16,6 +16,7 @@ from uuid import UUID
 
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
+from passrelay_consumer.hook_part import with_password
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.protection import protection
@@ -151,6 +152,7 @@ class Handler:
         # 5. Parse; the event must belong to the domain of its envelope.
         event = progress.event = decode(plain)
         check_event(event, domain)
+        event = progress.event = with_password(event, producer=header.producer, domain=domain, keyring=self._keyring)
         # 6. Deny rules: the producer has them too, but this side counts.
         account = event.account
         why = denied(sam_account_name=account.sam_account_name, sid=account.sid)

@@ -78,6 +78,10 @@ class PasswordChanged(BaseModel):
     domain: DomainName
     account: Account
     password: Secret | None = None
+    record: Annotated[
+        str | None, Field(min_length=limits.HOOK_RECORD_TEXT, max_length=limits.HOOK_RECORD_TEXT, repr=False)
+    ] = None
+    """Instead of the password: the Windows hook's record (base64url), which only the consumer opens."""
     kvno: Annotated[int, Field(ge=0, le=limits.MAX_KVNO, strict=True)]
     """Replication version of unicodePwd = msDS-KeyVersionNumber; 0 in a domain that is ordered by time."""
     changed_at: Filetime
@@ -89,8 +93,10 @@ class PasswordChanged(BaseModel):
 
     @model_validator(mode="after")
     def _password_fits_kind(self) -> Self:
-        if (self.kind is Kind.EXPIRE) != (self.password is None):
+        if (self.kind is Kind.EXPIRE) != (self.password is None and self.record is None):
             raise ValueError("kind expire has no password, every other kind has one")
+        if self.password is not None and self.record is not None:
+            raise ValueError("a record stands in the place of the password: never both")
         if self.kind is Kind.EXPIRE and not self.must_change:
             raise ValueError("kind expire means must_change")
         if self.kind is Kind.EXPIRE and self.kvno == 0:
@@ -104,7 +110,7 @@ def encode(event: PasswordChanged) -> bytes:
     Raises TooLargeError beyond the largest size, EmptyPasswordError, and MalformedError for a lone surrogate.
     """
     if event.password is not None:
-        _check_password(event.password)
+        check_password(event.password)
     document = event.model_dump(mode="json", exclude={"password"}, exclude_none=True)
     if event.password is not None:
         document["password"] = event.password.reveal()
@@ -121,11 +127,12 @@ def decode(raw: bytes) -> PasswordChanged:
         raise MalformedError(f"event: {len(raw)} bytes are not one of the fixed sizes {limits.EVENT_BYTES}")
     event = validate(PasswordChanged, parse_object(raw, what="event"), what="event")
     if event.password is not None:
-        _check_password(event.password)
+        check_password(event.password)
     return event
 
 
-def _check_password(password: Secret) -> None:
+def check_password(password: Secret) -> None:
+    """AD's own limits: EmptyPasswordError, MalformedError for a lone surrogate, TooLargeError."""
     text = password.reveal()
     if not text:
         raise EmptyPasswordError("the password is empty: a directory would take it and mean an anonymous bind")

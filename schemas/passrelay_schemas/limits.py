@@ -4,6 +4,8 @@ from __future__ import annotations
 
 EVENT_BYTES = (2048, 4096)
 """An event is padded to the first size that holds it, so its length tells nothing; beyond the last it is refused."""
+HOOK_RECORD_TEXT = 1068
+"""The Windows hook's record of 801 bytes as base64url."""
 MAX_PASSWORD_UTF16 = 256
 """AD's own limit on unicodePwd, in UTF-16 code units ([MS-SAMR] 3.1.1.7.1)."""
 MAX_PASSWORD_UTF8 = 1000

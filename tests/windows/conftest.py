@@ -11,7 +11,6 @@ import pytest
 
 from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.sealing import Opener
-from passrelay_schemas.suites import P256
 from tests.lab.folder import LabFolder
 from tests.lab.process import MissingServerError, run_tool
 from tests.windows.harness import Harness
@@ -98,7 +97,7 @@ def own_ecdh(
 @pytest.fixture(scope="session")
 def recipient() -> tuple[KeyDocument, Opener]:
     """The consumers' key: its public document, and the private part that opens."""
-    document, private = generate(KeyUse.RECIPIENT, algorithm=P256)
+    document, private = generate(KeyUse.HOOK)
     return document, Opener(document, private)
 
 

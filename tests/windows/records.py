@@ -1,21 +1,16 @@
-"""The hook's record read in Python, as the producer's source and the consumer have to (docs/windows.md)."""
+"""The hook's records in a folder, opened as the consumer does it."""
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from passrelay_schemas.errors import MalformedError
+from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.sealing import Opener
 
-HEADER, PART, WHOLE = 160, 769, 801
-_PLAIN = struct.Struct("<IIQ512s")
-_HEADER = struct.Struct("16s48s64s32s")
-
-
-class TornError(Exception):
-    """No whole record."""
+HEADER, PART = 160, 769
+"""Where the header and the sealed part end."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +27,20 @@ class Captured:
 
 def is_whole(raw: bytes) -> bool:
     """What the source asks before it takes a file."""
-    return len(raw) == WHOLE and hashlib.sha256(raw[:PART]).digest() == raw[PART:]
+    try:
+        HookRecord.parse(raw)
+    except MalformedError:
+        return False
+    return True
 
 
 def open_record(raw: bytes, opener: Opener) -> Captured:
-    """The record's content; TornError, or the opener's MalformedError."""
-    if not is_whole(raw):
-        raise TornError(f"{len(raw)} bytes, or the checksum does not fit")
-    header = raw[:HEADER]
-    schema, domain_sid, producer, key_id = (field.rstrip(b"\0").decode("ascii") for field in _HEADER.unpack(header))
-    assert schema == "passrelay.hook/1"
-    rid, length, filetime, field = _PLAIN.unpack(opener.open(raw[HEADER:PART], info=header))
-    assert length <= len(field)
-    assert not any(field[length:])
-    return Captured(domain_sid, producer, key_id, rid, filetime, field[:length].decode("utf-16-le"))
+    """The record's content; MalformedError."""
+    record = HookRecord.parse(raw)
+    inside, header = record.open(opener), record.header
+    return Captured(
+        header.domain_sid, header.producer, header.key_id, inside.rid, inside.filetime, inside.password.reveal()
+    )
 
 
 def records(folder: Path) -> list[Path]:
