@@ -212,6 +212,13 @@ def _producer(settings: ProducerSettings) -> Iterator[Fault]:
         yield Fault("spool.path", f"{folder}: no such directory: make it, mode 0700, owned by the producer's account")
     elif not os.access(folder, os.W_OK | os.X_OK):
         yield Fault("spool.path", f"{folder}: not writable for this account: `chown` it to the producer's account")
+    hook = settings.source.hook
+    if hook is not None:
+        if not hook.folder.is_dir():
+            yield Fault(
+                "source.hook.folder", f"{hook.folder}: no such directory: name the hook's registry value Folder"
+            )
+        yield from _login("source.hook", hook.ca_file, hook.password_file)
     samba = settings.source.samba
     if samba is None:
         return

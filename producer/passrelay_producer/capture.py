@@ -202,6 +202,8 @@ class Capture:
             self._metrics.captured("pending", 1, pending.reason.value)
         for excluded in ready.page.excluded:
             self._metrics.captured("excluded", 1, excluded.rule.value)
+        for reason in ready.page.quarantined:
+            self._metrics.captured("quarantined", 1, reason)
         if ready.sealed or refused:
             self._log.info(Action.CAPTURED, events=len(ready.sealed), refused=len(refused))
         for guid in ready.page.resolved:

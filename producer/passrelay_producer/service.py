@@ -24,6 +24,7 @@ from passrelay_schemas.errors import ConfigurationError, SafetyError, Unavailabl
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.hygiene import forbid_core_dumps
+from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.settings import ProducerSettings
 
@@ -124,6 +125,12 @@ def make_source(settings: ProducerSettings, log: Log) -> Source:
         from passrelay_producer.sources.stdin import StdinSource
 
         return StdinSource(settings.source.stdin, settings.domain, settings.filter)
+    if settings.source.hook is not None:
+        from passrelay_producer.sources.hook import HookSource
+
+        # The hook's records name their producer, so the source must know its own name.
+        producer = Keyring.of(settings.keys).signer().document.producer or ""
+        return HookSource(settings.source.hook, producer, log, settings.filter)
     raise ConfigurationError("[source]: no source is configured")
 
 

@@ -28,6 +28,8 @@ class Action(StrEnum):
     CAPTURE_PENDING = "capture_pending"
     CAPTURE_RESOLVED = "capture_resolved"
     CAPTURE_FAILED = "capture_failed"
+    RECORD_QUARANTINED = "record_quarantined"
+    RECORD_WAITS = "record_waits"
     SOURCE_RESTORED = "source_restored"
     SPOOL_FULL = "spool_full"
     NEWS_FAULT = "news_fault"

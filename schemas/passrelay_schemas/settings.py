@@ -113,6 +113,26 @@ class StdinSourceSettings(Section):
     """At most this many lines are committed together; a line is answered after its commit."""
 
 
+class HookSourceSettings(Section):
+    """Records of the Windows hook on this domain controller (docs/windows.md)."""
+
+    folder: Path
+    """Where the hook writes: its registry value Folder. What is not the hook's is moved to `quarantine` in it."""
+    controller: Annotated[str, AfterValidator(ldap_url)]
+    """This domain controller itself: ldaps://HOST[:PORT], or ldap://HOST[:PORT] with StartTLS. Another one may not know
+    the change yet."""
+    ca_file: Path
+    """PEM file with the CA that signed its certificate; nothing else is trusted."""
+    bind_user: Annotated[str, Field(min_length=1)]
+    """An ordinary account without rights of its own, for looking accounts up: user@domain, or its DN."""
+    password_file: Path
+    """File (mode 0600) with its password; read again at every connection."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """For every LDAP call."""
+    poll_ms: Annotated[int, Field(ge=5, le=60_000)] = 200
+    """How often the folder is looked at, in milliseconds."""
+
+
 class SourceSettings(Section):
     """Where events come from: exactly one source."""
 
@@ -120,11 +140,13 @@ class SourceSettings(Section):
     """Samba AD on this host."""
     stdin: StdinSourceSettings | None = None
     """Lines on standard input."""
+    hook: HookSourceSettings | None = None
+    """Windows AD on this host."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.samba is None) == (self.stdin is None):
-            raise ValueError("give exactly one of [source.samba] and [source.stdin]")
+        if [self.samba, self.stdin, self.hook].count(None) != 2:
+            raise ValueError("give exactly one of [source.samba], [source.stdin] and [source.hook]")
         return self
 
 
@@ -407,10 +429,11 @@ class ProducerSettings(RoleSettings):
     @model_validator(mode="after")
     def _order_of_the_source(self) -> Self:
         for domain in self.domain:
-            if self.source.samba is not None and domain.order is Order.TIME:
+            if self.source.stdin is None and domain.order is Order.TIME:
+                source = "samba" if self.source.samba is not None else "hook"
                 raise ValueError(
-                    f"[[domain]] {domain.name}: [source.samba] has versions, so its domain is never ordered by time: "
-                    "remove order here and on the consumers"
+                    f"[[domain]] {domain.name}: [source.{source}] has versions, so its domain is never ordered by "
+                    "time: remove order here and on the consumers"
                 )
         return self
 

@@ -205,7 +205,7 @@ def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
         ("retention_hours = 48", "retention_hours = -1", "spool.retention_hours: Input should be greater than"),
         ("retention_hours = 48", "retention_hours = nan", "spool.retention_hours: Input should be"),
         ("[source.samba]", "", "source: is needed and missing"),
-        ("[source.samba]", "[source]", "give exactly one of [source.samba] and [source.stdin]"),
+        ("[source.samba]", "[source]", "give exactly one of [source.samba], [source.stdin] and [source.hook]"),
         ("[source.samba]", "[source.samba]\n[source.stdin]", "give exactly one of"),
         ("[[domain]]", "[domain]", "domain: "),
         ('name = "LAB.Example"', 'name = "lab example"', "domain.0.name: not a DNS name"),

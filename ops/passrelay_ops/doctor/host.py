@@ -77,7 +77,7 @@ def rows(path: Path, settings: RoleSettings, faults: Iterable[Fault]) -> list[Ro
 def _tables(settings: RoleSettings) -> list[str]:
     given = {"broker", "keys"}
     if isinstance(settings, ProducerSettings):
-        given |= {"spool"} | ({"source"} if settings.source.samba is not None else set())
+        given |= {"spool"} | ({"source"} if settings.source.stdin is None else set())
     else:
         given |= {"domain"} if getattr(settings, "domain", ()) else set()
         given |= set() if isinstance(settings, OpsSettings) and settings.idm is None else {"idm"}

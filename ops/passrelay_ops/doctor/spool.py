@@ -85,7 +85,7 @@ def _room(subject: str, settings: ProducerSettings, view: SpoolView) -> Row:
 def _initialised(subject: str, settings: ProducerSettings, view: SpoolView) -> Row:
     check = "producer.initialised"
     if settings.source.samba is None:
-        return Row(check, subject, Result.OK, "standard input has no beginning")
+        return Row(check, subject, Result.OK, "its source has no beginning to choose")
     if view.initialised:
         return Row(check, subject, Result.OK, "capturing has begun")
     return Row(
@@ -103,7 +103,7 @@ def _running(subject: str, settings: ProducerSettings, view: SpoolView) -> Row:
         return Row(check, subject, Result.UNKNOWN, "this system does not tell who holds the spool")
     if view.running:
         return Row(check, subject, Result.OK, "a producer holds the spool")
-    if settings.source.samba is None:
+    if settings.source.stdin is not None:
         return Row(check, subject, Result.OK, "not now: it runs when another program starts it")
     return Row(check, subject, Result.FAIL, "no producer runs on this spool", "start it: `passrelay producer run`")
 

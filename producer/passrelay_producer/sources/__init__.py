@@ -77,6 +77,8 @@ class Page:
     excluded: Sequence[Excluded] = ()
     resolved: Sequence[UUID] = ()
     """Neither pending nor excluded any more."""
+    quarantined: Sequence[str] = ()
+    """Reasons of what the source moved away since its last page, for a person to look at."""
     cursor: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -24,14 +24,8 @@ LISTED = [
     "memberOf",
     "primaryGroupID",
 ]
-SECRET = [
-    *LISTED,
-    "userPrincipalName",
-    "pwdLastSet",
-    "unicodePwd",
-    "supplementalCredentials",
-    "replPropertyMetaData",
-]
+VERSIONED = [*LISTED, "userPrincipalName", "pwdLastSet", "replPropertyMetaData"]
+SECRET = [*VERSIONED, "unicodePwd", "supplementalCredentials"]
 _EXTENDED = re.compile(rb"(?:<GUID=[^>]*>;)?(?:<SID=(?P<sid>[^>]*)>;)?(?P<dn>.*)", re.DOTALL)
 
 
@@ -65,6 +59,8 @@ class Reading(Listed):
     unicode_pwd: bytes | None = field(repr=False)
     supplemental: bytes | None = field(repr=False)
     metadata: bytes = field(repr=False)
+    key_version: int = 0
+    """msDS-KeyVersionNumber where it was asked for and may be seen: the version alone."""
 
 
 def listed(entry: Mapping[str, Any]) -> Listed:
@@ -74,7 +70,7 @@ def listed(entry: Mapping[str, Any]) -> Listed:
 
 
 def reading(entry: Mapping[str, Any]) -> Reading:
-    """The account of a search result with SECRET under EXTENDED_DN; UnreadableError concerns this account alone."""
+    """The account of a search result with VERSIONED or SECRET under EXTENDED_DN; UnreadableError concerns it alone."""
     values = entry["raw_attributes"]
     with _explained():
         return Reading(
@@ -84,6 +80,7 @@ def reading(entry: Mapping[str, Any]) -> Reading:
             unicode_pwd=_first(values.get("unicodePwd")),
             supplemental=_first(values.get("supplementalCredentials")),
             metadata=_first(values.get("replPropertyMetaData")) or b"",
+            key_version=_number(values.get("msDS-KeyVersionNumber")),
         )
 
 
@@ -94,7 +91,7 @@ def found(entry: Mapping[str, Any]) -> Found:
     return Found(
         guid=UUID(bytes_le=values["objectGUID"][0]),
         dn=_plain_dn(entry["raw_dn"]),
-        sid=None if sid is None else _sid_text(sid),
+        sid=None if sid is None else sid_text(sid),
         user=b"user" in values["objectClass"],
     )
 
@@ -104,7 +101,7 @@ def _plain_dn(raw: bytes) -> str:
     return _EXTENDED.fullmatch(raw)["dn"].decode("utf-8", "surrogateescape")  # type: ignore[index]  # matches anything
 
 
-def _sid_text(sid: bytes) -> str:
+def sid_text(sid: bytes) -> str:
     """A binary SID as S-1-... ([MS-DTYP] 2.4.2.1)."""
     authority = int.from_bytes(sid[2:8], "big")
     return "-".join(map(str, ("S", sid[0], authority, *struct.unpack(f"<{sid[1]}I", sid[8:]))))
@@ -113,7 +110,7 @@ def _sid_text(sid: bytes) -> str:
 def _common(entry: Mapping[str, Any]) -> dict[str, Any]:
     values = entry["raw_attributes"]
     sid = _first(values.get("objectSid"))
-    text = None if sid is None else _sid_text(sid)
+    text = None if sid is None else sid_text(sid)
     groups = {_group_sid(raw) for raw in values.get("memberOf") or ()}
     primary = _first(values.get("primaryGroupID"))
     if text is not None and primary is not None:

@@ -55,7 +55,7 @@ def decide(
     stamp = stamps.get(UNICODE_PWD)
     if stamp is None or (reading.unicode_pwd is None and reading.supplemental is None):
         return Decision()  # the account has no password yet
-    must_change = reading.pwd_last_set == 0 and not reading.user_account_control & _NEVER_EXPIRES
+    must_change = must_change_of(reading)
     state = AccountState(guid=reading.guid, kvno=stamp.version, must_change=must_change)
     try:
         if password or (must_change if known is None else known.kvno != stamp.version):
@@ -81,7 +81,7 @@ def _password_event(
 ) -> PasswordChanged:
     event = PasswordChanged(
         domain=domain,
-        account=_account(reading),
+        account=account_of(reading),
         password=secret,
         kvno=state.kvno,
         changed_at=changed_at(reading.pwd_last_set, stamps),
@@ -96,7 +96,7 @@ def _expire_event(reading: Reading, domain: str, state: AccountState, stamps: Ma
     return _fitting(
         PasswordChanged(
             domain=domain,
-            account=_account(reading),
+            account=account_of(reading),
             kvno=state.kvno,
             changed_at=stamps.get(PWD_LAST_SET, stamps[UNICODE_PWD]).changed_at,
             origin=stamps[UNICODE_PWD].invocation_id,
@@ -106,7 +106,13 @@ def _expire_event(reading: Reading, domain: str, state: AccountState, stamps: Ma
     )
 
 
-def _account(reading: Reading) -> Account:
+def must_change_of(reading: Reading) -> bool:
+    """AD asks the user for a new password at the next logon."""
+    return reading.pwd_last_set == 0 and not reading.user_account_control & _NEVER_EXPIRES
+
+
+def account_of(reading: Reading) -> Account:
+    """The account as events name it; ValidationError for names that no event takes."""
     return Account(
         guid=reading.guid,
         sid=reading.sid,

@@ -69,8 +69,13 @@ class Changes:
 class SambaDirectory:
     """One connection. Every method raises UnavailableError when the controller does not answer as it should."""
 
+    repair = "is samba running, and is this process root?"
+    """The end of a message about a controller that does not answer."""
+    attributes: Sequence[str] = SECRET
+    """What is read of an account."""
+
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._where = str(path)
         server = ldap3.Server(f"ldapi://{quote(str(path), safe='')}", get_info=ldap3.NONE)
         self._connection = ldap3.Connection(server, receive_timeout=_TIMEOUT_SECONDS, raise_exceptions=True)
         self.base_dn = ""
@@ -83,8 +88,7 @@ class SambaDirectory:
         """Open the socket and learn which domain and which database this is."""
         try:
             with self._explained("open"):
-                # Never ldap3's own `with connection`: it binds anonymously, and then the secrets are gone.
-                self._connection.open(read_server_info=False)
+                self._open()
             root = self._base("", ["defaultNamingContext", "dsServiceName", "dnsHostName"])
             self.base_dn = root["defaultNamingContext"][0].decode()
             self.domain = ".".join(value for _, value, _ in parse_dn(self.base_dn)).lower()
@@ -95,6 +99,10 @@ class SambaDirectory:
             self.close()
             raise
         return self
+
+    def _open(self) -> None:
+        # Never ldap3's own `with connection`: it binds anonymously, and then the secrets are gone.
+        self._connection.open(read_server_info=False)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -123,7 +131,14 @@ class SambaDirectory:
 
     def read(self, guid: UUID) -> Reading | None:
         """The account, or None when it no longer exists. UnreadableError concerns this account alone."""
-        found = self._entry(f"<GUID={guid}>", SECRET, [EXTENDED_DN])
+        return self._reading(f"<GUID={guid}>")
+
+    def read_sid(self, sid: str) -> Reading | None:
+        """The same, by the account's SID."""
+        return self._reading(f"<SID={sid}>")
+
+    def _reading(self, dn: str) -> Reading | None:
+        found = self._entry(dn, list(self.attributes), [EXTENDED_DN])
         return None if found is None else reading(found)
 
     def accounts(self, guids: Sequence[UUID] | None = None) -> Iterator[tuple[UUID, Listed | None]]:
@@ -181,7 +196,7 @@ class SambaDirectory:
     def _base(self, dn: str, attributes: list[str]) -> dict[str, list[bytes]]:
         found = self._entry(dn, attributes)
         if found is None:
-            raise UnavailableError(f"{self._path}: nothing at {dn or 'rootDSE'}: is this a domain controller?")
+            raise UnavailableError(f"{self._where}: nothing at {dn or 'rootDSE'}: is this a domain controller?")
         values: dict[str, list[bytes]] = found["raw_attributes"]
         return values
 
@@ -227,11 +242,9 @@ class SambaDirectory:
         try:
             yield
         except (LDAPException, OSError) as error:
-            raise UnavailableError(
-                f"{self._path}: {what}: {type(error).__name__}: {error}: is samba running, and is this process root?"
-            ) from None
+            raise UnavailableError(f"{self._where}: {what}: {type(error).__name__}: {error}: {self.repair}") from None
         except (KeyError, IndexError, ValueError, struct.error) as error:
-            raise UnavailableError(f"{self._path}: {what}: unexpected answer ({type(error).__name__})") from None
+            raise UnavailableError(f"{self._where}: {what}: unexpected answer ({type(error).__name__})") from None
 
 
 def _any(classes: str) -> str:

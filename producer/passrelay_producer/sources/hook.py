@@ -1,0 +1,150 @@
+"""Capture on a Windows domain controller: the hook's records, each with the account that its RID stands for.
+
+The source opens nothing: it seals a record together with what AD says of the account, and the consumer opens both. A
+file is deleted when its event is in the spool; the names of the last page are kept as the cursor, so that a crash
+between the two sends nothing twice. Whatever cannot be done now, the files wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from passrelay_producer.sources import About, Memory, Page, Result
+from passrelay_producer.sources.hook_directory import HookDirectory
+from passrelay_producer.sources.hook_folder import ForeignError, HookFolder, RecordName, Why
+from passrelay_producer.sources.hook_reader import HookReader
+from passrelay_producer.sources.samba_scope import SambaScope
+from passrelay_schemas import filetime
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.hook_record import HookRecord, TornError
+from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.settings import FilterSettings, HookSourceSettings
+
+PAGE_RECORDS = 128
+"""So many records are committed together."""
+_TAKEN = "taken"
+"""The cursor's key: the file names of the last committed page."""
+_REPAIRS = {
+    Why.TORN: "nothing, if the controller crashed then; otherwise look at its disk: the password is not in the file",
+    Why.FOREIGN: "compare the hook's registry values DomainSid and Producer with this producer; a good record that is "
+    "moved back into the folder is taken",
+    Why.NO_ACCOUNT: "nothing, if the account was deleted; otherwise let [source.hook] bind_user see it, and move the "
+    "file back into the folder",
+}
+
+
+class HookSource:
+    """The source `[source.hook]`. Raises UnavailableError when folder or controller cannot be used."""
+
+    def __init__(
+        self, settings: HookSourceSettings, producer: str, log: Log, filters: FilterSettings | None = None
+    ) -> None:
+        self._settings = settings
+        self._producer = producer
+        self._filters = filters or FilterSettings()
+        self._filtered = False
+        """The filter was found good by this process."""
+        self._log = log
+        self._folder = HookFolder(settings.folder)
+        self._about = About("hook")
+        self._page: Sequence[str] = ()
+        """The files of the page that is being committed."""
+        self._done: set[str] = set()
+        """Files that are durable in the spool, and still to be deleted."""
+
+    def initialise(self, memory: Memory, *, everything: bool) -> Page:
+        """Nothing to choose: every record is taken."""
+        return Page()
+
+    def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
+        """ConfigurationError: Windows shows no password again."""
+        raise ConfigurationError(
+            "[source.hook] cannot capture again, Windows shows no passwords: have the password changed, or use "
+            "`producer republish`"
+        )
+
+    def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
+        """Records as they come, until `stop`."""
+        self._done |= set(memory.cursor().get(_TAKEN, "").split())
+        with HookDirectory(self._settings) as directory:
+            self._about = About("hook", domains=(directory.domain,), controller=directory.controller)
+            reader = HookReader(directory, memory, self._scope(directory), self._log)
+            while not stop.is_set():
+                self._done = set(self._folder.delete(self._done))
+                quarantined: list[str] = []
+                content = reader.read(self._records(directory, reader, quarantined))
+                for name, why in content.without_account:
+                    quarantined.append(self._quarantine(name.name, Why.NO_ACCOUNT, why))
+                self._page = content.names
+                if content.names or quarantined:
+                    yield Page(
+                        events=content.events,
+                        tags=range(len(content.events)),
+                        accounts=content.accounts,
+                        excluded=content.excluded,
+                        quarantined=quarantined,
+                        cursor={_TAKEN: " ".join(content.names)} if content.names else {},
+                    )
+                else:
+                    stop.wait(self._settings.poll_ms / 1000)
+
+    def committed(self, page: Page, results: Sequence[Result]) -> None:
+        """The page is durable: its files go. The reader lets nothing through that cannot be sealed."""
+        self._done = set(self._folder.delete([*self._done, *self._page]))
+        self._page = ()
+
+    def about(self) -> About:
+        """Domain and controller as they were at the last connection."""
+        return self._about
+
+    def _records(
+        self, directory: HookDirectory, reader: HookReader, quarantined: list[str]
+    ) -> list[tuple[RecordName, HookRecord]]:
+        """The first records that can be taken; what is none of ours is moved away."""
+        names, strangers = self._folder.names(filetime.now())
+        no_name = "it has not the name of a record"
+        quarantined += [self._quarantine(stranger, Why.FOREIGN, no_name) for stranger in strangers]
+        now = time.monotonic()
+        found: list[tuple[RecordName, HookRecord]] = []
+        for name in names:
+            if name.name in self._done or reader.waits(name.rid, now):
+                continue
+            if len(found) == PAGE_RECORDS:
+                break
+            try:
+                record = self._folder.read(name)
+                if record is not None:
+                    self._check_ours(record, directory)
+                    found.append((name, record))
+            except TornError as error:
+                quarantined.append(self._quarantine(name.name, Why.TORN, str(error)))
+            except ForeignError as error:
+                quarantined.append(self._quarantine(name.name, Why.FOREIGN, str(error)))
+        return found
+
+    def _check_ours(self, record: HookRecord, directory: HookDirectory) -> None:
+        header = record.header
+        if header.domain_sid != directory.domain_sid:
+            raise ForeignError(f"it is of the domain {header.domain_sid}, this controller of {directory.domain_sid}")
+        if header.producer != self._producer:
+            raise ForeignError(f"it is of producer {header.producer}, this one is {self._producer}")
+
+    def _quarantine(self, name: str, why: Why, detail: str) -> str:
+        target = self._folder.quarantine(name)
+        self._log.error(Action.RECORD_QUARANTINED, file=str(target), reason=why.value, why=detail, repair=_REPAIRS[why])
+        return why.value
+
+    def _scope(self, directory: HookDirectory) -> SambaScope:
+        """The filter. A fault in it is the configuration's; once it was good, somebody changed the directory."""
+        try:
+            scope = SambaScope(self._filters, directory)
+            if not self._filtered:
+                scope.check()
+        except ConfigurationError as error:
+            if not self._filtered:
+                raise
+            raise UnavailableError(f"{error}. Until then nothing is captured") from None
+        self._filtered = True
+        return scope

@@ -1,0 +1,85 @@
+"""The Windows domain controller beside the hook, asked over TLS as an ordinary account: who is this RID, which version.
+
+Nothing secret is asked for: the passwords are in the hook's records.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Self
+from urllib.parse import urlsplit
+
+import ldap3
+from ldap3.core.exceptions import LDAPException
+
+from passrelay_producer.sources.samba_account import VERSIONED, sid_text
+from passrelay_producer.sources.samba_directory import SambaDirectory
+from passrelay_schemas.errors import UnavailableError
+from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.settings import HookSourceSettings
+
+_PORTS = {"ldaps": 636, "ldap": 389}
+
+
+class _PinnedTls(ldap3.Tls):
+    """TLS >= 1.2 that trusts one CA file and lets OpenSSL check the name: ldap3's own way was removed from Python."""
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
+        """Called by ldap3 with its open TCP connection."""
+        context = ssl.create_default_context(cafile=self.ca_certs_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+        )
+
+
+class HookDirectory(SambaDirectory):
+    """One bound connection. UnavailableError when the controller does not answer; ConfigurationError: password file."""
+
+    repair = "is it this domain controller, and are bind_user and its password right?"
+    attributes = (*VERSIONED, "msDS-KeyVersionNumber")
+
+    def __init__(self, settings: HookSourceSettings) -> None:
+        self._settings = settings
+        self._where = settings.controller
+        parts = urlsplit(settings.controller)
+        self._secure = parts.scheme == "ldaps"
+        server = ldap3.Server(
+            parts.hostname or "",
+            port=parts.port or _PORTS[parts.scheme],
+            use_ssl=self._secure,
+            tls=_PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file)),
+            get_info=ldap3.NONE,
+            connect_timeout=settings.timeout_seconds,
+        )
+        password = read_secret_file(settings.password_file, what="[source.hook] password_file")
+        self._connection = ldap3.Connection(
+            server,
+            user=settings.bind_user,
+            password=password.reveal(),
+            receive_timeout=settings.timeout_seconds,
+            raise_exceptions=True,
+            check_names=False,
+            auto_referrals=False,
+        )
+        self.domain_sid = ""
+
+    def __enter__(self) -> Self:
+        """Open, bind, and learn which domain this is."""
+        super().__enter__()
+        try:
+            values = self._base(self.base_dn, ["objectSid"])
+            with self._explained("read the domain's SID"):
+                self.domain_sid = sid_text(values["objectSid"][0])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        self._connection.open(read_server_info=False)
+        if not self._secure and not self._connection.start_tls(read_server_info=False):
+            raise UnavailableError(f"{self._where}: it refuses StartTLS: give it a certificate, or use ldaps://")
+        self._connection.bind(read_server_info=False)
+        if not self._connection.bound:
+            raise LDAPException("the bind was refused")
