@@ -266,6 +266,11 @@ class Relay:
         self.passrelay("producer", "init", "--from", start_from, "--config", config)
         return self._add(Service(name, ["producer", "run"], config, self.folder / f"{name}.log"))
 
+    def hook_producer(self, name: str, hook: dict[str, Any], *, filters: dict[str, Any] | None = None) -> Service:
+        """A producer that takes the Windows hook's records, not started."""
+        config = self._producer_config(name, {"hook": hook}, filters)
+        return self._add(Service(name, ["producer", "run"], config, self.folder / f"{name}.log"))
+
     def spool(self, name: str) -> Path:
         """A producer's spool file, in a folder of its own."""
         folder = self.folder / f"{name}-spool"
