@@ -187,3 +187,14 @@ def test_private_files_are_kept_as_long_as_the_streams() -> None:
     for queue in topology.queues():
         if queue.name in {topology.DEAD, topology.JOURNAL}:
             assert queue.arguments["x-max-age"] == f"{KEPT.days}D"
+
+
+def test_a_hook_key_is_retired_when_somebody_has_looked_at_every_windows_controller(keyring: Keyring) -> None:
+    hook_key, _ = generate(KeyUse.HOOK)
+    said = heard(news(), keyring=keyring)  # dc1 is a Samba controller
+    found = list(key_retirement.hook(hook_key, producers=["dc1", "dc8"], heard=said))
+    assert [objection.subject for objection in found] == ["producer dc8"]
+    assert "RecipientKeyId" in found[0].detail
+    said = heard(news(source="hook"), keyring=keyring)
+    assert [item.subject for item in key_retirement.hook(hook_key, producers=["dc1"], heard=said)] == ["producer dc1"]
+    assert list(key_retirement.hook(hook_key, producers=[], heard=said)) == []

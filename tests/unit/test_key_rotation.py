@@ -146,3 +146,22 @@ def test_keys_made_within_one_second_keep_their_order(directory: Path, monkeypat
     again = ("init", "consumer", "--recipient-only", "--yes")
     made = document_of(keys(*again, "--directory", directory, "--json"))["keys"][0]
     assert Keyring(directory).recipient().key_id == made["key_id"]
+
+
+def test_a_hook_key_lives_beside_the_recipient_key_and_its_steps_name_the_registry(directory: Path) -> None:
+    keys("init", "consumer", "--directory", directory)
+    recipient = Keyring(directory).recipient()
+    made = document_of(keys("init", "hook", "--directory", directory, "--json"))["keys"][0]
+    assert (made["use"], made["algorithm"], made["private_here"]) == ("hook", P256, True)
+    public = Keyring(directory).get(made["key_id"])
+    assert public is not None
+    assert f"RecipientKey to {public.public_bytes.hex()} and RecipientKeyId to {public.key_id}" in made["next"]
+    assert keys("init", "hook", "--directory", directory).exit_code == 4
+    following = document_of(keys("rotate", "hook", "--directory", directory, "--json"))["keys"][0]
+    assert following["algorithm"] == P256
+    done = document_of(keys("rotate", "hook", "--activate", "--yes", "--directory", directory, "--json"))["keys"][0]
+    assert f"RecipientKeyId to {following['key_id']}" in done["next"]
+    keyring = Keyring(directory)
+    assert keyring.recipient() == recipient  # though the hook's keys are younger
+    for key_id in (made["key_id"], following["key_id"]):
+        assert keyring.opener(key_id, KeyUse.HOOK)

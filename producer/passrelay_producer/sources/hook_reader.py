@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -67,9 +67,10 @@ class HookReader:
         # Accounts are read after the files were seen: what AD then shows is no older than any of them.
         readings: dict[int, Reading | None] = {}
         states: dict[int, AccountState] = {}
-        newer = Counter(name.rid for name, _ in records)
+        calls: dict[int, list[int]] = defaultdict(list)
+        for name, _ in records:
+            calls[name.rid].append(name.filetime)
         for name, record in records:
-            newer[name.rid] -= 1
             if self.waits(name.rid, time.monotonic()):
                 continue
             try:
@@ -85,9 +86,10 @@ class HookReader:
                     content.excluded.append(Excluded(exclusion.rule))
                 else:
                     known = states.get(name.rid) or self._memory.account(reading.guid)
-                    event = self._event(name, record, reading, newer[name.rid], known)
+                    event = self._event(name, record, reading, calls[name.rid], known)
                     content.events.append(event)
                     states[name.rid] = _state(event, known)
+                calls[name.rid].pop(0)
                 content.names.append(name.name)
                 self._waiting.pop(name.rid, None)
             except _WaitError as error:
@@ -111,13 +113,12 @@ class HookReader:
             raise _WaitError("AD shows the account's attributes in an unknown form: report it") from None
 
     def _event(
-        self, name: RecordName, record: HookRecord, reading: Reading, newer: int, known: AccountState | None
+        self, name: RecordName, record: HookRecord, reading: Reading, calls: Sequence[int], known: AccountState | None
     ) -> PasswordChanged:
         try:
             version = version_of(
                 reading,
-                called_at=name.filetime,
-                newer=newer,
+                calls=calls,
                 controller=self._directory.invocation_id,
                 given=None if known is None else known.kvno,
             )

@@ -7,6 +7,7 @@ since; every other record comes before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -30,21 +31,26 @@ class Version:
     """AD's password is the record's, as far as anybody can know."""
 
 
-def version_of(reading: Reading, *, called_at: int, newer: int, controller: UUID, given: int | None) -> Version | None:
-    """The version of a record whose call was at `called_at`; None when AD shows no version of the account.
+def version_of(reading: Reading, *, calls: Sequence[int], controller: UUID, given: int | None) -> Version | None:
+    """The version of an account's record; None when AD shows no version of the account.
 
-    `newer`: how many records of the account come after it. `controller`: this controller's invocationId. `given`: the
-    version that the account's record before got. MetadataError when AD's answer cannot be read.
+    `calls`: FILETIMEs of the record's own call and of those of the account's later records, in their order.
+    `controller`: this controller's invocationId. `given`: the highest version that a record of the account got before.
+    MetadataError when AD's answer cannot be read.
     """
     newest = _newest(reading)
     if newest is None:
         return None
     kvno, time, origin = newest
-    past = time > called_at + CLOCK_SECONDS * UNITS_PER_SECOND or origin not in (None, controller)
+    called_at, newer = calls[0], len(calls) - 1
+    taken = given is not None and given >= kvno
+    # Where a record has this version already, AD's time is believed to the last digit.
+    tolerated = 0 if taken else CLOCK_SECONDS * UNITS_PER_SECOND
+    past = time > calls[-1] + tolerated or origin not in (None, controller)
     if newer or past:
         # An upper bound: what was changed elsewhere in between took versions too. Its own time decides among equals.
         return Version(max(1, kvno - newer - past), called_at, None, current=False)
-    if given is not None and given >= kvno:
+    if taken:
         # A record before was looked up when AD had this change already. It got its version with AD's time, at most
         # CLOCK_SECONDS after its own, and up to a second for the origin's rank: this one comes after that.
         return Version(kvno, called_at + (CLOCK_SECONDS + 1) * UNITS_PER_SECOND, None, current=True)
