@@ -315,3 +315,27 @@ def test_check_is_a_function_of_the_file(tmp_path: Path) -> None:
     assert config_check.check(tmp_path / "ops.toml") == [
         config_check.Fault(str(tmp_path / "ops.toml"), "missing: write it, or name another with --config")
     ]
+
+
+def test_the_hooks_folder_and_the_account_that_looks_up_are_checked(
+    check: Callable[..., Result], ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    folder, password = tmp_path / "records", tmp_path / "lookup-password"
+    table = {
+        "folder": folder,
+        "controller": "ldaps://dc1.lab.example",
+        "ca_file": ca.ca_file,
+        "bind_user": "lookup@lab.example",
+        "password_file": password,
+    }
+    wrong = check("producer", lambda file: file.update(source={"hook": table}))
+    assert wrong.exit_code == 2
+    for word in ("source.hook.folder", "source.hook.password_file"):
+        assert word in wrong.output
+    folder.mkdir()
+    password.touch(mode=0o600)
+    password.write_text(canary_password())
+    good = check("producer", lambda file: file.update(source={"hook": table}))
+    assert good.exit_code == 0, good.output
+    ordered = [{"name": "lab.example", "order": "time"}]
+    assert "[source.hook] has versions" in check("producer", lambda file: file.update(domain=ordered)).output

@@ -297,6 +297,25 @@ def test_an_account_that_cannot_be_read_waits_with_all_its_records_and_holds_nob
     assert rig.files() == []
 
 
+def test_records_of_one_account_never_overtake_one_that_waits(rig: Rig) -> None:
+    """It can be read again before the page is through."""
+    answers: list[Reading | Exception] = [UnreadableError("ValueError"), READING]
+    rig.controller.read_sid = lambda sid: _given(answers)  # type: ignore[method-assign]
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    put(rig.folder, hook_record(KEY), filetime=CALL + 1, sequence=2)
+    rig.drain()
+    assert (rig.spool.events, len(rig.files())) == ([], 2)
+    rig.drain()
+    assert kvnos(rig.spool.events) == [6, 7]
+
+
+def _given(answers: list[Reading | Exception]) -> Reading:
+    found = answers.pop(0) if len(answers) > 1 else answers[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 def test_a_waiting_account_is_not_asked_for_again_before_its_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
