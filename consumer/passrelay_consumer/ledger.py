@@ -93,6 +93,7 @@ class Ledger:
             case Again() if outcome.verdict is Verdict.APPLIED:
                 self._log.warning(Action.BEHIND, **fields, server=outcome.server, why="written again there")
             case Again() if disposition.round > _PATIENT_ROUNDS:
+                self._metrics.unsettled()
                 self._log.warning(
                     Action.UNSETTLED,
                     **fields,

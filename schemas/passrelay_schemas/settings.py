@@ -447,6 +447,7 @@ class OpsSettings(RoleSettings):
 
     idm: IdmSettings | None = None
     domain: Domains = ()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 ROLES: dict[str, type[RoleSettings]] = {
