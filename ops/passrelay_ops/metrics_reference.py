@@ -30,7 +30,8 @@ login and no TLS: keep it on loopback or a monitoring network. It holds no accou
 | `passrelay watch` | an operator's host; more than one may run | dead letters, queues, which producer is silent |
 
 `passrelay watch` needs the broker's read permission on `^passrelay\\.(dead|news)$` and no private key
-([ADR 16](adr/0016-watch.md)).
+([ADR 16](adr/0016-watch.md)). RabbitMQ 4.2.7, 4.3.1 and later tell a queue's depth only to who has some permission on
+it: there read on `^passrelay\\.(dead|news|events|retry\\..*)$`.
 
 ## Health
 
