@@ -26,6 +26,7 @@ from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ConsumerSettings
 
 _REFRESH_SECONDS = 2
@@ -175,7 +176,8 @@ def run(settings: ConsumerSettings) -> int:
     service.start_thread("watch-servers", watch_servers)
     log.info(Action.STARTED, version=__version__, workers=settings.consumer.workers, prefetch=settings.consumer.held)
     try:
-        code = service.serve()
+        with supervised(service.health().alive):
+            code = service.serve()
     finally:
         ended.set()
         stop_page()

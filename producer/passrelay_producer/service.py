@@ -27,6 +27,7 @@ from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ProducerSettings
 
 _HOUSEKEEPING_SECONDS = 60
@@ -216,7 +217,8 @@ class Service:
             self._publishing.start()
             self._capturing.start()
             try:
-                self._wait()
+                with supervised(self._dead_or_stuck):
+                    self._wait()
             finally:
                 self._end()
         self._log.info(Action.STOPPED, queued=self._spool.queued_count())

@@ -27,7 +27,7 @@ from tests.lab.shipped_broker import SHIPPED, ShippedCluster, ShippedNode
 
 pytestmark = pytest.mark.integration
 
-OPS, CONSUMER, PRODUCER = "ops", "consumer", "dc1"
+OPS, CONSUMER, PRODUCER, WATCH = "ops", "consumer", "dc1", "watch"
 REFUSED = 403
 Act = Callable[[BlockingChannel], object]
 
@@ -111,6 +111,7 @@ def declare(name: str) -> Act:
         pytest.param(CONSUMER, publish(JOURNAL), id="consumer writes the journal"),
         pytest.param(OPS, publish(EVENTS), id="ops replays"),
         *(pytest.param(OPS, read_stream(name), id=f"ops reads {name}") for name in (DEAD, JOURNAL, NEWS)),
+        *(pytest.param(WATCH, read_stream(name), id=f"watch reads {name}") for name in (DEAD, NEWS)),
     ],
 )
 def test_each_user_can_do_its_work(node: ShippedNode, user: str, act: Act) -> None:
@@ -132,6 +133,9 @@ def test_each_user_can_do_its_work(node: ShippedNode, user: str, act: Act) -> No
         *(pytest.param(CONSUMER, read_stream(name), id=f"consumer reads {name}") for name in (DEAD, JOURNAL, NEWS)),
         pytest.param(CONSUMER, declare("passrelay.mine"), id="consumer declares"),
         pytest.param(CONSUMER, lambda channel: channel.queue_delete(EVENTS), id="consumer deletes"),
+        *(pytest.param(WATCH, publish(name), id=f"watch writes {name}") for name in (EVENTS, DEAD, NEWS)),
+        pytest.param(WATCH, get(EVENTS), id="watch takes events"),
+        pytest.param(WATCH, read_stream(JOURNAL), id="watch reads the journal"),
         pytest.param(OPS, declare("another"), id="ops declares what is not passrelay's"),
     ],
 )

@@ -12,6 +12,7 @@ from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import OpsSettings
 
 _END_SECONDS = 15
@@ -36,7 +37,8 @@ def run(settings: OpsSettings) -> int:
     thread.start()
     log.info(Action.STARTED, version=__version__)
     try:
-        wakes.get()
+        with supervised(watcher.health().alive):
+            wakes.get()
     finally:
         watcher.stop()
         thread.join(_END_SECONDS)
