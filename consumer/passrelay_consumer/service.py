@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -30,6 +31,8 @@ from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ConsumerSettings
 
 _REFRESH_SECONDS = 2
+_FAULT_AGAIN_SECONDS = 600
+"""How often a fault of the key directory that lasts is logged."""
 _END_SECONDS = 60
 """How long a clean end may take: what a worker has in hand ends within LDAP's timeouts. systemd kills after 90 s."""
 _CLOSE_SECONDS = 10
@@ -54,6 +57,7 @@ class Service:
         self._metrics = metrics
         self._log = log
         self._keyring_fault = ""
+        self._keyring_fault_at = 0.0
         # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._faults = Faults(log, self.stop)
@@ -132,14 +136,16 @@ class Service:
         return True
 
     def _refresh_keys(self) -> None:
+        before = self._keyring.documents()
         try:
             changed = self._keyring.refresh()
+            self._keyring_fault = ""
         except KeyFileError as error:
-            if str(error) != self._keyring_fault:
-                self._keyring_fault = str(error)
-                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then the keys read before count")
-            return
-        self._keyring_fault = ""
+            changed = self._keyring.documents() != before  # what is good counts, a revocation above all
+            now = time.monotonic()
+            if str(error) != self._keyring_fault or now - self._keyring_fault_at >= _FAULT_AGAIN_SECONDS:
+                self._keyring_fault, self._keyring_fault_at = str(error), now
+                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then this key is as read before")
         if changed:
             self._log.info(Action.KEYRING_READ, directory=str(self._keyring.directory))
             self._metrics.watch_keys(self._keyring)
