@@ -42,9 +42,9 @@ def test_the_watchdog_hears_a_process_that_works_and_not_one_that_is_stuck(
         for _ in range(3):
             assert heard(manager) == ["STATUS=", "WATCHDOG=1"]
         troubles.append("capture: not running")
-        while (found := heard(manager)) == ["STATUS=", "WATCHDOG=1"]:
-            pass
-        assert found == ["STATUS=capture: not running"]
+        # At most one beat was under way.
+        assert ["STATUS=capture: not running"] in [heard(manager), heard(manager)]
+        assert heard(manager) == ["STATUS=capture: not running"]
 
 
 def test_another_process_s_watchdog_is_not_ours(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
