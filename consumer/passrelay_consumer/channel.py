@@ -29,6 +29,7 @@ from passrelay_schemas.broker import BrokerSession
 from passrelay_schemas.confirms import ConfirmTracker
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import Counters
 from passrelay_schemas.settings import ConsumerSettings
@@ -88,6 +89,7 @@ class EventChannel:
         self._refused: list[Job] = []
         self._survived: OrderedDict[bytes, int] = OrderedDict()
         self._awake = False
+        self._pulse = Pulse("broker session", most_seconds=4 * _LOOK_SECONDS)
         self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -109,6 +111,20 @@ class EventChannel:
         self._stopping.set()
         self._session.stop()
 
+    @property
+    def connected(self) -> bool:
+        """From any thread: the broker's channel is open."""
+        return self._usable
+
+    @property
+    def paused(self) -> bool:
+        """From any thread: nothing is consumed at the moment."""
+        return bool(self._pauses)
+
+    def troubles(self) -> list[str]:
+        """From any thread: that an open channel's thread does not turn."""
+        return self._pulse.troubles() if self._usable else []
+
     def _begin_stop(self) -> None:
         self._withdraw()
         for job in self._take_refused() if self._usable else ():
@@ -121,6 +137,7 @@ class EventChannel:
 
     def _opened(self, channel: Channel) -> None:
         guard = self._faults.guard
+        self._pulse.beat()
         self._channel = channel
         channel.add_callback(guard(self._confirmed), [pika.spec.Basic.Ack, pika.spec.Basic.Nack], one_shot=False)
         channel.add_on_return_callback(guard(self._returned))
@@ -151,6 +168,7 @@ class EventChannel:
     def _look_at_age(self, channel: Channel) -> None:
         if channel is not self._channel or not self._usable:
             return
+        self._pulse.beat()
         now, refused = time.monotonic(), set(self._refused)
         for job in self._held.values():
             most = _LONGEST_REFUSED_SECONDS if job in refused else _LONGEST_HELD_SECONDS

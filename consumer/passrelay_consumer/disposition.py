@@ -32,7 +32,7 @@ class Final:
 
 @dataclass(frozen=True)
 class Later:
-    """To be republished to a tier as its n-th attempt, then acked."""
+    """To be recorded as a try, republished to a tier as its n-th attempt, then acked."""
 
     outcome: Outcome
     tier: Tier

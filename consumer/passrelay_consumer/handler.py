@@ -17,6 +17,7 @@ from uuid import UUID
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.hook_part import with_password
+from passrelay_consumer.lifetime import password_life
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.protection import protection
@@ -223,6 +224,8 @@ class Handler:
         # 9. One modify: password and marker together, exactly on top of the marker that was read.
         if event.password is None:
             raise MalformedError("an event without a password cannot be written")
+        # Not the time of the search: what audit and the next event compare with is when IdM set the password.
+        progress.now = self._servers.now(directory.url)
         new = Marker(
             epoch=key.epoch,
             kvno=event.kvno,
@@ -261,18 +264,17 @@ class Handler:
 
     def _lost_us(self, directory: Directory) -> bool:
         """Looked at before each write: a server can take us off its list between two probes."""
-        if not self._servers.expires_passwords(directory.url) or directory.lists_us() is not False:
+        if not self._servers.expires_passwords(directory.url):
             return False
-        # What counts is what the server does, so the probe has the last word.
-        return not self._servers.suspect(directory.url, since=time.monotonic())
+        listed = directory.lists_us()
+        return listed is not None and not self._servers.takes_us(directory.url, listed=listed)
 
     def _unexpire(self, directory: Directory, before: Entry, written: Marker) -> None:
         """Put right at once what a server did that took us off its list in the moment of the write."""
         state = directory.read(before.dn)
         if state is None or not state.expired_at_once or state.marker != written or state.last_change is None:
             return
-        # The user's own policy shows in his last password; a new user gets what the probe got.
-        life = before.life or self._servers.life(directory.url)
+        life = password_life(before, probe=self._servers.life(directory.url))
         changes = unexpire_changes(
             marker=written,
             attribute=self._idm.marker_attribute,

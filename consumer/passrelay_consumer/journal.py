@@ -1,4 +1,4 @@
-"""The messages that an outcome leads to: its record for the journal or dead stream, or its envelope for a tier."""
+"""The messages that an outcome leads to: its record for the journal or dead stream, and its envelope for a tier."""
 
 from __future__ import annotations
 
@@ -61,15 +61,8 @@ class Journal:
         outcome = disposition.outcome
         match disposition:
             case Later():
-                note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
-                properties = envelope_properties(
-                    outcome.header,
-                    attempt=disposition.attempt,
-                    replays=delivery.counters.replays,
-                    reason=outcome.reason,
-                    note=note,
-                )
-                return (Message(topology.RETRY, disposition.tier.name, properties, delivery.body),)
+                # The record first: after a crash between the two the event is still in the queue, and is tried again.
+                return self._try_record(outcome, delivery), self._tier_message(disposition, delivery)
             case Again():
                 written = outcome.verdict is Verdict.APPLIED
                 copy = _settle_copy(outcome, delivery, disposition.round)
@@ -91,6 +84,25 @@ class Journal:
             # The letter first: a journal that calls an event dead must never be all that is left of it.
             return Message(topology.DEAD, "", properties, body), journal
         return (journal, _settle_copy(outcome, delivery, 1)) if disposition.settle else (journal,)
+
+    def _try_record(self, outcome: Outcome, delivery: Delivery) -> Message:
+        """Small: the envelope is in the tier. The note tells whose password waits, and for what."""
+        event_id = _event_id(outcome, delivery)
+        full = _record(outcome, delivery, event_id, self._note(outcome, event_id))
+        record = full.model_copy(update={"envelope": None})
+        return Message(topology.JOURNAL, "", record_properties(record), record.encode())
+
+    def _tier_message(self, later: Later, delivery: Delivery) -> Message:
+        outcome = later.outcome
+        note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
+        properties = envelope_properties(
+            outcome.header,
+            attempt=later.attempt,
+            replays=delivery.counters.replays,
+            reason=outcome.reason,
+            note=note,
+        )
+        return Message(topology.RETRY, later.tier.name, properties, delivery.body)
 
     def _note(self, outcome: Outcome, event_id: UUID) -> str | None:
         ops_key = self._keyring.newest(KeyUse.OPS)

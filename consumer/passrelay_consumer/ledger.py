@@ -54,7 +54,10 @@ class Ledger:
         self._clocks = ProducerClocks(metrics, log)
 
     def enter(self, disposition: Disposition, counters: Counters) -> bool:
-        """Account for one outcome; True when it pulls the brake. A settle copy never does: its event was applied."""
+        """Account for one outcome; True when it pulls the brake.
+
+        A settle copy never does: its event was applied. Nor does a replay: one person's slip must not stop what is new.
+        """
         if counters.first:
             self._look_at_clock(disposition.outcome)
         if isinstance(disposition, Again | Settled | Dropped):
@@ -72,7 +75,7 @@ class Ledger:
             self._log.warning(action, **fields, repair=repair)
         else:
             self._log.debug(Action.OUTCOME, **fields, verdict=outcome.verdict.value, server=outcome.server)
-        if not self._brake.pulled_by(outcome):
+        if counters.replays or not self._brake.pulled_by(outcome):
             return False
         repair = f"{_repair(outcome.reason)}; then start this consumer again"
         self._log.error(Action.BRAKE, reason=outcome.reason, repair=repair)
@@ -93,6 +96,7 @@ class Ledger:
             case Again() if outcome.verdict is Verdict.APPLIED:
                 self._log.warning(Action.BEHIND, **fields, server=outcome.server, why="written again there")
             case Again() if disposition.round > _PATIENT_ROUNDS:
+                self._metrics.unsettled()
                 self._log.warning(
                     Action.UNSETTLED,
                     **fields,

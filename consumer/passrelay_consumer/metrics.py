@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from passrelay_consumer.directory import ProbeResult
 from passrelay_consumer.outcome import Outcome
 from passrelay_schemas.filetime import to_unix_seconds
-from passrelay_schemas.metrics import CommonMetrics
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.metrics import RelayMetrics
+from passrelay_schemas.verdict import FINAL, WAITING_REASONS, Reason, Verdict
 
 STAGE = "consume"
 SETTLE_STAGE = "settle"
+UNSETTLED = "unsettled"
+"""The outcome of a settle copy that needs a person."""
 CHECKS = ("connect", "bind", "write", "expiry")
 """What a probe looks at, in this order."""
 
 
-class ConsumerMetrics(CommonMetrics):
-    """CommonMetrics and what only a consumer knows."""
+class ConsumerMetrics(RelayMetrics):
+    """RelayMetrics and what only a consumer knows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +34,8 @@ class ConsumerMetrics(CommonMetrics):
             "passrelay_consumer_paused", "1 while nothing is consumed for this reason", ["reason"]
         )
         self.last_apply = self.gauge(
-            "passrelay_last_apply_timestamp_seconds", "When a password was last written to IdM (Unix time)"
+            "passrelay_last_apply_timestamp_seconds",
+            "When a password was last written to IdM (Unix time); 0: not yet by this process",
         )
         self.clock_offset = self.gauge(
             "passrelay_clock_offset_seconds", "How far an IdM server's clock is ahead of this host's", ["server"]
@@ -41,6 +46,23 @@ class ConsumerMetrics(CommonMetrics):
             ["producer"],
         )
         self._handle_seconds = self.stage_seconds.labels("handle")
+        self._up: dict[str, bool] = {}
+        # From the start, so that an increase from nothing to one is seen as one.
+        for verdict in FINAL - {Verdict.DEAD}:
+            self.events.labels(STAGE, verdict.value, "")
+        for verdict, reasons in ((Verdict.DEAD, Reason), (Verdict.RETRY, WAITING_REASONS)):
+            for reason in reasons:
+                self.events.labels(STAGE, verdict.value, reason.value)
+        self.events.labels(SETTLE_STAGE, UNSETTLED, "")
+
+    @property
+    def server_is_up(self) -> bool:
+        """The last probe of at least one server was good."""
+        return any(list(self._up.values()))
+
+    def watch(self, *, broker: Callable[[], bool]) -> None:
+        """Show whether the broker is connected, as a running service knows it."""
+        self.gauge_of("passrelay_broker_up", "1 while the broker is connected", broker)
 
     def handled(self, seconds: float) -> None:
         """One delivery's time on a worker."""
@@ -60,8 +82,13 @@ class ConsumerMetrics(CommonMetrics):
         unsettled = Verdict.RETRY.value if outcome.unsettled else outcome.verdict.value
         self.events.labels(SETTLE_STAGE, unsettled, outcome.reason or "").inc()
 
+    def unsettled(self) -> None:
+        """A settle copy waits longer than replication or a restart explains: a server lacks what was written."""
+        self.events.labels(SETTLE_STAGE, UNSETTLED, "").inc()
+
     def probed(self, server: str, result: ProbeResult) -> None:
         """One probe; a check that was not reached was not passed."""
+        self._up[server] = result.ok
         self.directory_up.labels(server).set(1 if result.ok else 0)
         passed = len(CHECKS) if result.check is None else CHECKS.index(result.check)
         for number, check in enumerate(CHECKS):

@@ -15,10 +15,13 @@ from passrelay_consumer.disposition import Disposition, dispose, is_poison, pois
 from passrelay_consumer.journal import Journal, Message
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_schemas.fault import Faults, describe
+from passrelay_schemas.health import dead
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.verdict import Reason, Verdict
 
 _JOIN_SECONDS = 10
+_STUCK_SECONDS = 600
+"""Every LDAP call has a timeout, and one delivery takes a limited number of calls."""
 
 
 class Handles(Protocol):
@@ -71,6 +74,8 @@ class Pool:
         self._log = log
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._busy: dict[str, float] = {}
+        """By thread name, since when it works on a delivery; monotonic."""
 
     def start(self, report: Callable[[Job], None], faults: Faults) -> None:
         """Start the threads; each job comes back once through `report`, lost ones too."""
@@ -85,6 +90,12 @@ class Pool:
     def submit(self, job: Job) -> None:
         """Hand a job to whichever worker is free."""
         self._inbox.put(job)
+
+    def troubles(self) -> list[str]:
+        """From any thread: workers that have ended or hang."""
+        now = time.monotonic()
+        stuck = [name for name, since in list(self._busy.items()) if now - since > _STUCK_SECONDS]
+        return [*dead(self._threads), *(f"{name}: on one event for more than {_STUCK_SECONDS} s" for name in stuck)]
 
     def recall(self) -> list[Job]:
         """Take back every job that no worker has begun; these are not reported."""
@@ -121,6 +132,7 @@ class Pool:
     def _do(self, job: Job, handler: Handles) -> bool:
         """Fill in the answer; False when the handler failed in a way that it never should."""
         began = time.perf_counter()
+        self._busy[threading.current_thread().name] = time.monotonic()
         healthy, delivery = True, job.delivery
         answer: Outcome | Hold
         if is_poison(delivery.counters):
@@ -142,6 +154,7 @@ class Pool:
             )
             job.messages = list(self._journal.messages(job.disposition, delivery))
         job.seconds = time.perf_counter() - began
+        self._busy.pop(threading.current_thread().name, None)
         return healthy
 
     def _failed(self, delivery: Delivery, error: Exception) -> Outcome:

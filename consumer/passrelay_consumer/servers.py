@@ -40,6 +40,8 @@ class _Server:
         self.result: ProbeResult | None = None
         self.good: ProbeResult | None = None
         """The last probe that was good."""
+        self.good_unlisted_at = float("-inf")
+        """When a probe was good although the list did not show us; monotonic."""
 
 
 class Servers:
@@ -78,7 +80,7 @@ class Servers:
         return good is not None and good.expires_passwords
 
     def life(self, url: str) -> timedelta | None:
-        """How long passwords lasted there while it listed us; None when for ever."""
+        """How long passwords last there, as the last good probe showed; None when for ever."""
         good = self._by_url(url).good
         return good.life if good is not None else None
 
@@ -97,6 +99,24 @@ class Servers:
         Workers that fail together share one probe.
         """
         return self._probe(self._by_url(url), since=since).ok
+
+    def takes_us(self, url: str, *, listed: bool) -> bool:
+        """Whether the server is good for a write, from what its list of managers showed just now.
+
+        Where the list does not show us the probe has the last word, and is believed for `probe_seconds`: the list may
+        be hidden from us, or our right lie elsewhere, and then each event would cost a probe.
+        """
+        server = self._by_url(url)
+        if listed:
+            server.good_unlisted_at = float("-inf")
+            return True
+        now = time.monotonic()
+        if now - server.good_unlisted_at < self._settings.probe_seconds:
+            return server.result is not None and server.result.ok
+        good = self._probe(server, since=now).ok
+        if good:
+            server.good_unlisted_at = now
+        return good
 
     def close(self) -> None:
         """Drop the probes' connections."""

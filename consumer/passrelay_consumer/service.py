@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -18,19 +19,25 @@ from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.pool import Handles, Pool
 from passrelay_consumer.servers import Servers
-from passrelay_schemas import __version__
+from passrelay_schemas import __version__, metrics_page
 from passrelay_schemas.errors import KeyFileError
 from passrelay_schemas.fault import Faults
+from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.secret_file import read_secret_file
+from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ConsumerSettings
 
 _REFRESH_SECONDS = 2
+_FAULT_AGAIN_SECONDS = 600
+"""How often a fault of the key directory that lasts is logged."""
 _END_SECONDS = 60
 """How long a clean end may take: what a worker has in hand ends within LDAP's timeouts. systemd kills after 90 s."""
 _CLOSE_SECONDS = 10
+_TURN_SECONDS = 60
+"""The main thread reads the keyring every other second: longer than this it hangs, on a file system for example."""
 
 
 class Service:
@@ -50,6 +57,7 @@ class Service:
         self._metrics = metrics
         self._log = log
         self._keyring_fault = ""
+        self._keyring_fault_at = 0.0
         # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._faults = Faults(log, self.stop)
@@ -61,6 +69,8 @@ class Service:
             settles=settings.idm.settles,
             log=log,
         )
+        self._pulse = Pulse("main thread", most_seconds=_TURN_SECONDS)
+        self._threads: list[threading.Thread] = []
         self._channel = EventChannel(
             settings,
             name=f"passrelay consumer {socket.gethostname()} {os.getpid()}",
@@ -74,17 +84,36 @@ class Service:
 
     def start_thread(self, name: str, target: Callable[[], None]) -> None:
         """One more thread, whose unexpected exceptions end the process."""
-        threading.Thread(target=self._faults.guard(target), name=name, daemon=True).start()
+        thread = threading.Thread(target=self._faults.guard(target), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def stop(self) -> None:
         """Ask for the end; safe in a signal handler and from any thread."""
         self._wakes.put(None)
 
+    def health(self) -> Health:
+        """What is wrong with this process, and what it lacks."""
+        return Health(self._dead_or_stuck, self._not_ready)
+
+    def _dead_or_stuck(self) -> list[str]:
+        parts = (self._pulse, self._pool, self._channel)
+        return [*dead(self._threads), *(trouble for part in parts for trouble in part.troubles())]
+
+    def _not_ready(self) -> list[str]:
+        troubles = [] if self._channel.connected else ["broker: not connected"]
+        if not self._metrics.server_is_up:
+            troubles.append("IdM: no server passes its probe")
+        if self._channel.paused:
+            troubles.append("consuming: paused")
+        return troubles
+
     def serve(self) -> int:
         """Consume until `stop`: 0 after a clean end, 1 after an unexpected exception in any thread."""
-        broker = threading.Thread(target=self._faults.guard(self._channel.run), name="broker", daemon=True)
-        broker.start()
+        self.start_thread("broker", self._channel.run)
+        broker = self._threads[-1]
         while not self._stop_was_asked():
+            self._pulse.beat()
             self._refresh_keys()
         if self._faults.error is None:
             self._channel.stop()
@@ -94,6 +123,11 @@ class Service:
         self._pool.close()
         return self._faults.exit_code()
 
+    @property
+    def connected(self) -> bool:
+        """The broker is connected."""
+        return self._channel.connected
+
     def _stop_was_asked(self) -> bool:
         try:
             self._wakes.get(timeout=_REFRESH_SECONDS)
@@ -102,14 +136,16 @@ class Service:
         return True
 
     def _refresh_keys(self) -> None:
+        before = self._keyring.documents()
         try:
             changed = self._keyring.refresh()
+            self._keyring_fault = ""
         except KeyFileError as error:
-            if str(error) != self._keyring_fault:
-                self._keyring_fault = str(error)
-                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then the keys read before count")
-            return
-        self._keyring_fault = ""
+            changed = self._keyring.documents() != before  # what is good counts, a revocation above all
+            now = time.monotonic()
+            if str(error) != self._keyring_fault or now - self._keyring_fault_at >= _FAULT_AGAIN_SECONDS:
+                self._keyring_fault, self._keyring_fault_at = str(error), now
+                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then this key is as read before")
         if changed:
             self._log.info(Action.KEYRING_READ, directory=str(self._keyring.directory))
             self._metrics.watch_keys(self._keyring)
@@ -133,14 +169,21 @@ def run(settings: ConsumerSettings) -> int:
         metrics=metrics,
         log=log,
     )
-    stop_page = metrics.serve(settings.metrics, log)
+    metrics.watch(broker=lambda: service.connected)
+    stop_page = metrics_page.serve(metrics.registry, service.health(), settings.metrics, log)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    service.start_thread("watch-servers", lambda: servers.watch(ended))
+
+    def watch_servers() -> None:
+        servers.current()  # at once: whether this consumer can work must be known before the first event
+        servers.watch(ended)
+
+    service.start_thread("watch-servers", watch_servers)
     log.info(Action.STARTED, version=__version__, workers=settings.consumer.workers, prefetch=settings.consumer.held)
     try:
-        code = service.serve()
+        with supervised(service.health().alive):
+            code = service.serve()
     finally:
         ended.set()
         stop_page()

@@ -20,6 +20,7 @@ from passrelay_ops.commands import (
     settle,
     status,
     topology,
+    watch,
 )
 from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
@@ -43,6 +44,7 @@ app.command("status")(status.status)
 app.command("settle")(settle.settle)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
+app.command("watch")(watch.watch)
 
 
 def _version(wanted: bool) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from pika.adapters.blocking_connection import BlockingConnection
 
+from passrelay_ops.dead_letters import Letters, State, read_record
 from passrelay_ops.stream import StreamMessage, read
 from passrelay_schemas import news as documents
 from passrelay_schemas import record, topology
+from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError, UntrustedError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
@@ -87,6 +90,29 @@ def depths(connection: BlockingConnection) -> dict[str, int]:
     found = {topology.EVENTS: waiting, **{tier.queue: depth(tier.queue) for tier in topology.TIERS}}
     channel.close()
     return found
+
+
+def letters(messages: Iterable[StreamMessage], key_id: str) -> int:
+    """How many letters of the dead stream are live and sealed to the recipient key."""
+    sealed: set[UUID] = set()
+
+    def noted() -> Iterator[StreamMessage]:
+        for message in messages:
+            found = read_record(message)
+            if found is not None and _sealed_to(found, key_id):
+                sealed.add(found.event_id)
+            yield message
+
+    told = Letters(None, lambda _: None).read(noted())
+    return sum(letter.state is State.LIVE and letter.event_id in sealed for letter in told.by_first_failure())
+
+
+def _sealed_to(found: record.Record, key_id: str) -> bool:
+    try:
+        raw = found.envelope_bytes
+        return raw is not None and Envelope.parse(raw).header.recipient_key_id == key_id
+    except EventError:
+        return False
 
 
 def last_note(connection: BlockingConnection, key_id: str, *, window: timedelta) -> datetime | None:

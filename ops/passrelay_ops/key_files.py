@@ -1,4 +1,4 @@
-"""Making, enrolling and listing keys: what would be done is a value first, and done only after it was accepted."""
+"""Making and listing keys: the two files of each, and what is to be done with them next."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from passrelay_schemas.keys import (
     KeyStatus,
     KeyUse,
     generate,
+    has_private,
     private_path,
     public_path,
-    read_public,
+    read_private,
     write_private,
     write_public,
 )
@@ -40,21 +41,6 @@ class MadeKey:
     next_step: str
 
 
-@dataclass(frozen=True)
-class Enrolment:
-    """What enrolling one document means for this keyring."""
-
-    source: Path
-    document: KeyDocument
-    change: str
-    """"new", "unchanged", or "status: <old> -> <new>"."""
-
-    @property
-    def changes(self) -> bool:
-        """Something is to be written."""
-        return self.change != "unchanged"
-
-
 def make(
     settings: KeysSettings, uses: Iterable[KeyUse], *, producer: str | None, algorithm: str | None, again: bool
 ) -> list[MadeKey]:
@@ -63,7 +49,7 @@ def make(
     SafetyError when an active key of a use (and producer) is there already, unless `again`: nothing is made then.
     """
     wanted = list(uses)
-    _create(settings.directory)
+    create_directory(settings.directory)
     keyring = Keyring.of(settings)
     if not again:
         _refuse_second(keyring, wanted, producer)
@@ -101,7 +87,8 @@ def create(
     return document
 
 
-def _create(directory: Path) -> None:
+def create_directory(directory: Path) -> None:
+    """Make the key directory, mode 0700, unless it is there."""
     if directory.is_dir():
         return
     try:
@@ -153,59 +140,21 @@ def hook_registry(document: KeyDocument) -> str:
     )
 
 
-def plan(directory: Path, files: Iterable[Path]) -> list[Enrolment]:
-    """What enrolling these documents would do.
-
-    KeyFileError for a file that is no public document; SafetyError for one that would bring a revoked key back.
-    """
-    return [_enrolment(directory, path) for path in files]
-
-
-def _enrolment(directory: Path, path: Path) -> Enrolment:
-    if path.suffix == ".key":
-        raise KeyFileError(f"key file {path}: a private key never travels for enrolment: take its .pub.json")
-    document = read_public(path)
-    target = public_path(directory, document.key_id)
-    if document.use is KeyUse.SIGNING and document.status is KeyStatus.NEXT and not _private_here(directory, document):
-        # For whoever only verifies there is nothing to wait for.
-        document = document.model_copy(update={"status": KeyStatus.ACTIVE})
-    if not target.exists():
-        return Enrolment(path, document, "new")
-    known = read_public(target)
-    if known == document:
-        return Enrolment(path, document, "unchanged")
-    if known.status is KeyStatus.REVOKED:
-        raise SafetyError(
-            f"key {document.key_id}: it was revoked here, and {path} would bring it back: make a new key instead"
-        )
-    if (known.use, known.producer) != (document.use, document.producer):
-        before, after = _role(known), _role(document)
-        raise SafetyError(f"key {document.key_id}: it is enrolled here as {before}, {path} says {after}: find out why")
-    if known.status is not document.status:
-        return Enrolment(path, document, f"status: {known.status} -> {document.status}")
-    return Enrolment(path, document, "dates: another created_at or expires_at")
-
-
-def _private_here(directory: Path, document: KeyDocument) -> bool:
-    return private_path(directory, document.key_id).exists()
-
-
-def _role(document: KeyDocument) -> str:
-    return f"{document.use} key of {document.producer}" if document.producer else f"{document.use} key"
-
-
-def enroll(directory: Path, enrolments: Iterable[Enrolment]) -> None:
-    """Write the documents into the keyring."""
-    if not directory.is_dir():
-        _create(directory)
-    for enrolment in enrolments:
-        if enrolment.changes:
-            write_public(directory, enrolment.document)
+def private_fault(settings: KeysSettings, document: KeyDocument) -> str | None:
+    """Why a private file that is here cannot be used by this account, with these settings."""
+    path = private_path(settings.directory, document.key_id)
+    if not has_private(settings.directory, document.key_id):
+        return None
+    try:
+        read_private(path, document, passphrase_file=settings.passphrase_file)
+    except KeyFileError as error:
+        return str(error).removeprefix(f"key file {path}: ")
+    return None
 
 
 def describe(directory: Path, document: KeyDocument) -> dict[str, Any]:
     """One key for a table or document."""
-    private_here = _private_here(directory, document)
+    private_here = has_private(directory, document.key_id)
     since, kept_until = document.status_since, None
     if document.status is KeyStatus.RETIRED and document.use is not KeyUse.SIGNING and private_here and since:
         kept_until = rfc3339(since + KEPT)
@@ -246,7 +195,7 @@ def uses_of(role: str, *, recipient_only: bool) -> list[KeyUse]:
 
 
 def owner_hint(directory: Path) -> str | None:
-    """What to do when root made files that a service account must read."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    """What to do when root made files that a service account must read, in a directory of root's own."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and directory.stat().st_uid == 0:
         return f"made by root: if the service runs as another account, `chown -R ACCOUNT {directory}`"
     return None

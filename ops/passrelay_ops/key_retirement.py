@@ -64,18 +64,23 @@ def successor(key: KeyDocument, keyring: Keyring) -> Iterator[Objection]:
 
 
 def expected(keyring: Keyring, listed: Collection[str], heard: Heard) -> set[str]:
-    """The producers that count: enrolled, listed under [[domain]], or heard; not those whose every key is revoked."""
+    """The producers that count: enrolled (one with a revoked key has a spool too), listed in [[domain]], heard."""
+    return {*(str(key.producer) for key in keyring.documents(KeyUse.SIGNING)), *listed, *heard.strangers}
+
+
+def revoked(keyring: Keyring) -> set[str]:
+    """The producers whose every signing key is revoked here: what they say is not believed."""
     owners: dict[str, set[KeyStatus]] = {}
     for key in keyring.documents(KeyUse.SIGNING):
         owners.setdefault(str(key.producer), set()).add(key.status)
-    revoked = {owner for owner, found in owners.items() if found == {KeyStatus.REVOKED}}
-    return {*owners, *listed, *heard.strangers} - revoked
+    return {owner for owner, found in owners.items() if found == {KeyStatus.REVOKED}}
 
 
 def recipient(
     key: KeyDocument,
     *,
     producers: Collection[str],
+    revoked: Collection[str] = (),
     heard: Heard,
     depths: Mapping[str, int],
     now: datetime,
@@ -86,7 +91,7 @@ def recipient(
         repair = "enroll every producer's signing key here, or list them under [[domain]] producers in ops.toml"
         yield Objection("producers", f"none is known on this host: {repair}")
     for name in sorted(producers):
-        yield from _spool(key.key_id, name, heard, now)
+        yield from _spool(key.key_id, name, heard, now, revoked=name in revoked)
     held_at = max((spoken.held_at for spoken in heard.spoken.values() if spoken.held_at), default=None)
     for queue, depth in depths.items():
         if depth and queue == EVENTS:
@@ -99,13 +104,16 @@ def recipient(
             yield Objection(queue, f"{why}: try again when the tiers are empty, or after {until}")
 
 
-def _spool(key_id: str, name: str, heard: Heard, now: datetime) -> Iterator[Objection]:
+def _spool(key_id: str, name: str, heard: Heard, now: datetime, *, revoked: bool) -> Iterator[Objection]:
     subject, despite = f"producer {name}", f"if it is gone for good: --despite {name}"
     spoken = heard.spoken.get(name)
     life = liveness(spoken.newest if spoken else None, now)
     if spoken is None and name in heard.strangers:
         why = "it speaks, but its signing key is not enrolled on this host: enroll it, or find out who that is"
         yield Objection(subject, f"{why}; {despite}")
+    elif revoked:
+        repair = "give it a new one and enroll it here (docs/runbooks/stolen-producer-key.md)"
+        yield Objection(subject, f"its key is revoked, so nobody knows what its spool holds: {repair}; {despite}")
     elif spoken is None or life.state is not State.ALIVE:
         yield Objection(subject, f"{life.detail}, so nobody knows what its spool holds: start it; {despite}")
     else:

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from passrelay_ops.key_files import MadeKey, create, hook_registry
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, private_path, public_path, write_public
+from passrelay_schemas.keys import (
+    KeyDocument,
+    KeyStatus,
+    KeyUse,
+    has_private,
+    is_encrypted,
+    private_path,
+    public_path,
+    write_public,
+)
 from passrelay_schemas.settings import KeysSettings
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """The key that is in use, and the one that waits to follow it."""
+    """The key that is in use, or was until it was revoked or retired, and the one that waits to follow it."""
 
     current: KeyDocument
     following: KeyDocument | None
@@ -25,25 +34,41 @@ def find(keyring: Keyring, use: KeyUse, producer: str | None) -> Rotation:
     mine = [key for key in keyring.documents(use) if producer in (None, key.producer)]
     if use is KeyUse.SIGNING:
         mine = [key for key in mine if keyring.has_private(key)]
-    active = [key for key in mine if key.status is KeyStatus.ACTIVE]
-    owners = {key.producer for key in active}
+    waiting = [key for key in mine if key.status is KeyStatus.NEXT and keyring.has_private(key)]
+    current = [key for key in mine if key.status is KeyStatus.ACTIVE]
+    if not current and (use is KeyUse.SIGNING or waiting):
+        # A key that `init` makes is used before anybody knows it: a revoked key has a successor as well.
+        current = [key for key in mine if key.status is not KeyStatus.NEXT]
+    owners = {key.producer for key in current}
     if len(owners) > 1:
         names = ", ".join(sorted(str(owner) for owner in owners))
         raise ConfigurationError(f"key directory {keyring.directory}: signing keys of {names}: name one of them")
-    if not active:
+    if not current:
         whose = f" of {producer}" if producer else ""
-        raise ConfigurationError(
-            f"key directory {keyring.directory}: no active {use} key{whose} to rotate: `passrelay keys init` makes one"
-        )
-    following = [key for key in mine if key.status is KeyStatus.NEXT and keyring.has_private(key)]
-    return Rotation(active[-1], following[-1] if following else None)
+        repair = "`passrelay keys init` makes one"
+        if mine:
+            repair = (
+                f"bring the {use} key that is in use now here, from a host that has it; only if there is none: {repair}"
+            )
+        raise ConfigurationError(f"key directory {keyring.directory}: no active {use} key{whose} to rotate: {repair}")
+    following = [key for key in waiting if key.producer == current[-1].producer]
+    return Rotation(current[-1], following[-1] if following else None)
 
 
 def prepare(settings: KeysSettings, rotation: Rotation) -> MadeKey:
-    """The successor's files, made now unless they wait already. It has the same algorithm."""
+    """The successor's files, made now unless they wait already. It has the same algorithm.
+
+    ConfigurationError when the key is encrypted and there is no passphrase: its successor would lie in clear.
+    """
     key = rotation.following
     if key is None:
         current = rotation.current
+        held = private_path(settings.directory, current.key_id)
+        if settings.passphrase_file is None and has_private(settings.directory, current.key_id) and is_encrypted(held):
+            raise ConfigurationError(
+                f"key file {held}: it is encrypted, and so shall its successor be: name the passphrase's file in "
+                "[keys] passphrase_file or with --passphrase-file"
+            )
         key = create(
             settings,
             current.use,
@@ -69,7 +94,7 @@ def activation(rotation: Rotation) -> list[KeyDocument]:
             "its readers first"
         )
     changed = [rotation.following.with_status(KeyStatus.ACTIVE)]
-    if use is KeyUse.SIGNING:
+    if use is KeyUse.SIGNING and rotation.current.status is KeyStatus.ACTIVE:
         changed.append(rotation.current.with_status(KeyStatus.RETIRED))
     return changed
 
@@ -99,6 +124,11 @@ def second_step(rotation: Rotation) -> str:
     """What is left to do after the activation."""
     old, new = rotation.current, rotation.following
     public = f"{new.key_id}.pub.json" if new else ""
+    if old.status is KeyStatus.REVOKED and old.use is KeyUse.SIGNING:
+        return (
+            "the producer signs with it within seconds. What died of the revoked key: passrelay producer republish "
+            "--since 72h (docs/runbooks/stolen-producer-key.md)"
+        )
     if old.use is KeyUse.SIGNING:
         return (
             "nothing: the producer signs with it within seconds. On an operator's host, when its news say so: "
@@ -107,8 +137,10 @@ def second_step(rotation: Rotation) -> str:
     if old.use is KeyUse.HOOK:
         to_use = hook_registry(new) if new else ""
         return f"{to_use}. Later, on an operator's host: passrelay keys retire {old.key_id}"
-    sealers = "producer" if old.use is KeyUse.RECIPIENT else "consumer"
+    others = "producer, other consumer and operator's host"
+    if old.use is KeyUse.OPS:
+        others = "consumer and other operator's host"
     return (
-        f"carry {public} to every {sealers} and operator's host and run there: passrelay keys enroll {public} --yes; "
+        f"carry {public}, as it is now, to every {others} and run there: passrelay keys enroll {public} --yes; "
         f"from then on it is sealed to. Later, on an operator's host: passrelay keys retire {old.key_id}"
     )

@@ -26,7 +26,8 @@ from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.record import Record
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 from passrelay_schemas.strict_json import describe as describe_fault
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.topology import tier_for
+from passrelay_schemas.verdict import FINAL, Verdict
 
 _NOBODY = UUID(int=0)
 _SETTLED = {
@@ -138,7 +139,10 @@ class Outcomes:
         self._events = {marker.event_id for marker in markers}
         self._notes = notes
         self._since = since
+        self._most = most
         self._last: deque[dict[str, Any]] = deque(maxlen=most)
+        self._tries: dict[UUID, tuple[Record, dict[str, Any]]] = {}
+        """Of each event that waits, its last try: the many before it would only push the outcomes out."""
         self._live: dict[UUID, dict[str, Any]] = {}
         self._failed_replay: dict[UUID, int] = {}
 
@@ -167,6 +171,11 @@ class Outcomes:
 
     def _take(self, record: Record, where: str, diagnostic: str) -> None:
         outcome = _outcome(record, where, diagnostic)
+        if record.verdict is Verdict.RETRY:
+            if record.received_at >= self._since:
+                self._tries[record.event_id] = record, outcome
+            return
+        self._end_tries(record)
         # A dead letter stands in both streams; the dead stream is the one that says whether it still lives.
         if record.verdict is Verdict.DEAD:
             if where != "dead":
@@ -177,10 +186,17 @@ class Outcomes:
         elif record.received_at >= self._since:
             self._last.append(outcome)
 
+    def _end_tries(self, record: Record) -> None:
+        # Of an earlier replay it is not the end of what waits now: the dead stream is read after the journal.
+        tried = self._tries.get(record.event_id)
+        if tried is not None and record.verdict in FINAL and record.replays >= tried[0].replays:
+            del self._tries[record.event_id]
+
     @property
     def last(self) -> list[dict[str, Any]]:
-        """The newest outcomes, oldest first."""
-        return sorted(self._last, key=lambda outcome: str(outcome["at"]))
+        """The newest outcomes and what waits, oldest first."""
+        waiting = (outcome for _, outcome in self._tries.values())
+        return sorted((*self._last, *waiting), key=lambda outcome: str(outcome["at"]))[-self._most :]
 
     @property
     def live_letters(self) -> list[dict[str, Any]]:
@@ -188,7 +204,17 @@ class Outcomes:
         return list(self._live.values())
 
 
+def _waits(record: Record, diagnostic: str, ends_it: str) -> str:
+    """A try that was not the last one, in words."""
+    text = f"waits, and is tried again by itself within {tier_for(record.attempts).name}"
+    return "; ".join(part for part in (text, diagnostic, ends_it and f"repair: {ends_it}") if part)
+
+
 def _outcome(record: Record, where: str, diagnostic: str) -> dict[str, Any]:
+    mend = repair(record.reason or "") if record.verdict in {Verdict.DEAD, Verdict.RETRY} else ""
+    if record.verdict is Verdict.RETRY:
+        mend = mend.removesuffix(", then replay")  # it comes again by itself
+        diagnostic = _waits(record, diagnostic, mend)
     return {
         "at": rfc3339(record.applied_at or record.received_at),
         "event_id": str(record.event_id),
@@ -202,5 +228,5 @@ def _outcome(record: Record, where: str, diagnostic: str) -> dict[str, Any]:
         "by": record.by,
         "why": record.why,
         "diagnostic": diagnostic,
-        "repair": repair(record.reason or "") if record.verdict is Verdict.DEAD else "",
+        "repair": mend,
     }

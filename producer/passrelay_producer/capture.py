@@ -92,6 +92,19 @@ class Capture:
         self._stop = stop
         self._log = log
         self._reported: set[Pending] = set()
+        self._failed = False
+        self._following_since = float("inf")
+        self._held_up = ""
+
+    @property
+    def source_is_up(self) -> bool:
+        """From any thread: the source has not failed, or has brought a page or held for some seconds since."""
+        return not self._failed or time.monotonic() - self._following_since > _STABLE_SECONDS
+
+    def troubles(self) -> list[str]:
+        """From any thread: why nothing can be captured now."""
+        source = [] if self.source_is_up else ["source: cannot be read"]
+        return [*source, self._held_up] if self._held_up else source
 
     def run(self) -> None:
         """Until `stop`, or until the source has no more (standard input).
@@ -117,18 +130,20 @@ class Capture:
 
     def _follow(self) -> bool:
         """True when the source ended by itself or by `stop`, False when it failed after it had run for a while."""
-        started = time.monotonic()
+        started = self._following_since = time.monotonic()
         pages = iter(self._source.pages(self._spool, self._stop))
         while not self._stop.is_set():
             try:
                 page = next(pages, None)
             except UnavailableError as error:
+                self._source_failed()
                 if time.monotonic() - started < _STABLE_SECONDS:
                     raise
                 self._log.warning(Action.CAPTURE_FAILED, why=str(error))
                 return False
             if page is None:
                 return True
+            self._failed = False
             with suppress(_StoppedError):
                 self._take(page, self._patiently)
         return True
@@ -154,6 +169,7 @@ class Capture:
         retrying = self._retrying(self._report_page, UnavailableError, KeyFileError)
         try:
             result = retrying(step)
+            self._held_up = ""
         except (UnavailableError, KeyFileError):
             raise _StoppedError from None
         if retrying.statistics["attempt_number"] > 1:
@@ -172,11 +188,16 @@ class Capture:
 
     def _report_source(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        self._source_failed()
         self._log.warning(Action.CAPTURE_FAILED, why=str(error), attempt=state.attempt_number)
+
+    def _source_failed(self) -> None:
+        self._failed, self._following_since = True, float("inf")
 
     def _report_page(self, state: RetryCallState) -> None:
         """Once per episode: it may last for days."""
         error = state.outcome.exception() if state.outcome else None
+        self._held_up = f"{'keys' if isinstance(error, KeyFileError) else 'spool'}: cannot be used, capturing waits"
         if state.attempt_number > 1 or error is None:
             return
         if isinstance(error, SpoolFullError):

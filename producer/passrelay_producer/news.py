@@ -33,7 +33,7 @@ class Newsroom:
         self._trouble = ""
 
     def write(self, *, stopping: bool = False) -> bytes | None:
-        """The signed news of this moment; None when they cannot be written now (no signing key, spool held)."""
+        """The signed news of this moment; None when they cannot be written now (no signing key, spool held or gone)."""
         try:
             signer = self._identity.signer(self._identity.producer)
             news = self._news(signer.document.key_id, stopping=stopping)
@@ -43,6 +43,8 @@ class Newsroom:
             why = f"news: {describe(error)}"
         except PassrelayError as error:
             why = str(error)
+        except (OSError, ValueError) as error:  # the spool's folder was moved; a state of a newer version is in it
+            why = f"news: {error}"
         if why != self._trouble:
             self._log.warning(Action.NEWS_FAULT, why=why, repair="events are captured and published all the same")
         self._trouble = why

@@ -28,6 +28,7 @@ from passrelay_schemas.confirms import ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, news_properties
 from passrelay_schemas.settings import BrokerSettings
@@ -38,6 +39,8 @@ _MARK_ROWS = 512
 """Confirmed events are marked in the spool together, at most this many: each mark is a disk flush."""
 _TICK_SECONDS = 1.0
 """How soon events of another process (`producer republish`, `producer capture`) are seen."""
+_TURN_SECONDS = 120
+"""A tick takes a disk flush and reads of the spool; a lock of another process on it may take 30 s."""
 _DRAINED_SECONDS = 60.0
 """An emptied queue is news, but no more often than this."""
 _ACCESS_REFUSED = 403
@@ -158,6 +161,7 @@ class Publisher:
         self._pausing = False
         self._troubles: set[str] = set()  # what does not work now, by step (signing: by producer name)
         self._woken = threading.Event()
+        self._pulse = Pulse("broker session", most_seconds=_TURN_SECONDS)
         spool.watch(self._wake)
 
     def run(self) -> None:
@@ -167,6 +171,16 @@ class Publisher:
     def stop(self) -> None:
         """From any thread. What is in flight stays queued and is published again at the next start."""
         self._session.stop()
+
+    @property
+    def connected(self) -> bool:
+        """From any thread: the broker's channel is open."""
+        channel = self._channel
+        return channel is not None and bool(channel.is_open)
+
+    def troubles(self) -> list[str]:
+        """From any thread: that an open channel's thread does not turn."""
+        return self._pulse.troubles() if self.connected else []
 
     def tell(self, news: bytes) -> None:
         """From any thread: publish the news once. Dropped when there is no connection, for the next ones say it all."""
@@ -186,6 +200,7 @@ class Publisher:
     # -- the session's callbacks, all on its thread -----------------------------------------------------------------
 
     def _opened(self, channel: Channel) -> None:
+        self._pulse.beat()
         settling = [pika.spec.Basic.Ack, pika.spec.Basic.Nack]
         channel.add_callback(self._guard(self._confirmed), settling, one_shot=False)
         channel.add_on_return_callback(self._guard(self._returned))
@@ -238,6 +253,7 @@ class Publisher:
             self._session.call_later(_TICK_SECONDS, self._guard(self._ask_for_news))
 
     def _tick(self) -> None:
+        self._pulse.beat()
         if self._channel is not None and self._channel.is_open:
             self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
             self._mark()

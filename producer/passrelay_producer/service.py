@@ -20,12 +20,15 @@ from passrelay_producer.news import Newsroom
 from passrelay_producer.publisher import Publisher
 from passrelay_producer.sources import REPAIRS, Source
 from passrelay_producer.spool import Spool
+from passrelay_schemas import metrics_page
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import rfc3339, utc_now
+from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.hygiene import forbid_core_dumps
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ProducerSettings
 
 _HOUSEKEEPING_SECONDS = 60
@@ -196,6 +199,7 @@ class Service:
             log=log,
             ask_for_news=self._want_news,
         )
+        self._pulse = Pulse("main thread", most_seconds=3 * _HOUSEKEEPING_SECONDS)
         self._capturing = threading.Thread(target=self._capture_all, name="capture", daemon=True)
         self._publishing = threading.Thread(target=self._faults.guard(self._publisher.run), name="publish", daemon=True)
 
@@ -208,17 +212,32 @@ class Service:
         """Until `stop`, a fault, or the end of the input and of the queue; the exit code."""
         with ExitStack() as cleanup:
             cleanup.enter_context(_signals(self))
-            cleanup.callback(self._metrics.serve(self._settings.metrics, self._log))
+            self._metrics.watch(
+                source=lambda: self._capture.source_is_up or self._ended.is_set(),
+                broker=lambda: self._publisher.connected,
+            )
+            page = metrics_page.serve(self._metrics.registry, self.health(), self._settings.metrics, self._log)
+            cleanup.callback(page)
             self._log.info(Action.STARTED, producer=self._identity.producer, spool=str(self._spool.path))
             self._housekeep()
+            self._pulse.beat()
             self._publishing.start()
             self._capturing.start()
             try:
-                self._wait()
+                with supervised(self._dead_or_stuck):
+                    self._wait()
             finally:
                 self._end()
         self._log.info(Action.STOPPED, queued=self._spool.queued_count())
         return self._faults.exit_code()
+
+    def health(self) -> Health:
+        """What is wrong with this process, and what it lacks. It needs no broker: the spool takes events."""
+        return Health(self._dead_or_stuck, self._capture.troubles)
+
+    def _dead_or_stuck(self) -> list[str]:
+        threads = [self._publishing] if self._ended.is_set() else [self._publishing, self._capturing]
+        return [*dead(threads), *self._pulse.troubles(), *self._publisher.troubles()]
 
     def _wake(self) -> None:
         self._wakes.put(None)
@@ -237,6 +256,7 @@ class Service:
     def _wait(self) -> None:
         due = time.monotonic() + _HOUSEKEEPING_SECONDS
         while not self._asked and self._faults.error is None:
+            self._pulse.beat()
             if self._ended.is_set() and self._spool.queued_count() == 0:
                 return
             with suppress(queue.Empty):

@@ -30,6 +30,7 @@ from passrelay_schemas.suites import MLKEM768_X25519, P256, SUITES
 
 ED25519 = "Ed25519"
 """RFC 8032; the only signature algorithm so far."""
+_ROOT = 0
 
 
 class KeyUse(StrEnum):
@@ -51,6 +52,11 @@ class KeyStatus(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
     REVOKED = "revoked"
+
+    @property
+    def rank(self) -> int:
+        """How far in its life: a key goes forward only."""
+        return list(KeyStatus).index(self)
 
 
 class KeyDocument(BaseModel):
@@ -183,13 +189,24 @@ def private_path(directory: Path, key_id: str) -> Path:
     return directory / f"{key_id}.key"
 
 
+def has_private(directory: Path, key_id: str) -> bool:
+    """A key's private file is here, whether this account can read it or not; a link to nothing is none."""
+    try:
+        return private_path(directory, key_id).exists()
+    except PermissionError:
+        return True
+
+
 def write_public(directory: Path, document: KeyDocument) -> Path:
     """Write a public document atomically."""
     return _write(public_path(directory, document.key_id), document.encode(), 0o644)
 
 
 def write_private(directory: Path, document: KeyDocument, private: bytes, *, passphrase: Secret | None = None) -> Path:
-    """Write a private file atomically, readable by its owner alone, and encrypted where there is a passphrase."""
+    """Write a private file atomically, readable by its owner alone, and encrypted where there is a passphrase.
+
+    Its owner is the directory's, also when root writes it: it is for the account of the service.
+    """
     content: dict[str, Any] = {
         "schema": "passrelay.private-key/1",
         "key_id": document.key_id,
@@ -209,6 +226,9 @@ def _write(path: Path, content: bytes, mode: int) -> Path:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as sink:
+            if os.name == "posix" and os.geteuid() == _ROOT:
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             sink.write(content)
             sink.flush()
             os.fsync(sink.fileno())
@@ -227,6 +247,14 @@ def read_public(path: Path) -> KeyDocument:
         return parse_model(KeyDocument, _read(path), what=f"key file {path}")
     except MalformedError as error:
         raise KeyFileError(f"{error}: get the document again from where the key was made") from None
+
+
+def is_encrypted(path: Path) -> bool:
+    """The private file is under a passphrase; KeyFileError when it cannot be read or is none."""
+    try:
+        return parse_model(_PrivateDocument, _read(path), what=f"key file {path}").encrypted is not None
+    except MalformedError as error:
+        raise KeyFileError(f"{error}: restore the key from its backup") from None
 
 
 def read_private(path: Path, document: KeyDocument, *, passphrase_file: Path | None = None) -> bytes:

@@ -470,6 +470,7 @@ class OpsSettings(RoleSettings):
 
     idm: IdmSettings | None = None
     domain: Domains = ()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 ROLES: dict[str, type[RoleSettings]] = {

@@ -52,8 +52,8 @@ def test_delivery_limit_then_dead_then_replay_then_tier_then_events_loses_nothin
     # The user is not there yet, so the event waits in a tier and comes back from it.
     wait_for(lambda: relay.broker.queue_depths()["passrelay.retry.15s"] == 1, what="the event in a tier")
     relay.directory.add_user(name)
-    wait_for(lambda: relay.journal_depth() == 1, what="the outcome", timeout_seconds=60)
-    (outcome,) = relay.records()
+    wait_for(lambda: len(relay.outcomes()) == 1, what="the outcome", timeout_seconds=60)
+    (outcome,) = relay.outcomes().values()
     assert (outcome.verdict, outcome.attempts, outcome.replays) == (Verdict.APPLIED, 2, 1)
     assert relay.directory.binds(name, password)
     [act] = relay.records(topology.DEAD)
@@ -82,6 +82,6 @@ def test_the_brokers_own_copy_of_headers_is_never_passed_on(relay: Relay) -> Non
     relay.consumer("consumer").start()
     wait_for(lambda: relay.broker.queue_depths()["passrelay.retry.15s"] == 1, what="the event in a tier")
     relay.directory.add_user(name)
-    wait_for(lambda: relay.journal_depth() == 1, what="the outcome", timeout_seconds=60)
+    wait_for(lambda: len(relay.outcomes()) == 1, what="the outcome", timeout_seconds=60)
     assert relay.directory.binds(name, password)
     relay.directory.delete_user(name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from passrelay_consumer.settle import REASON
 from passrelay_schemas import topology
 from passrelay_schemas.record import Record
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import FINAL, Verdict
 from tests.faults.late_load import LateLoad
 from tests.faults.schedule import Schedule, Step
 from tests.faults.stale import stale
@@ -110,7 +110,8 @@ def wait_until_quiet(relay: Relay, events: int, *, settle: bool, timeout_seconds
         if any(depth for name, depth in depths.items() if name not in _STREAMS):
             return False
         records = relay.records()
-        return len({found.event_id for found in records}) >= events and not (settle and unsettled(records))
+        finished = {found.event_id for found in records if found.verdict in FINAL}
+        return len(finished) >= events and not (settle and unsettled(records))
 
     wait_for(quiet, what=f"{events} events settled", timeout_seconds=timeout_seconds, interval_seconds=0.5)
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from ldap3 import MODIFY_REPLACE
+from ldap3.core.results import RESULT_CONSTRAINT_VIOLATION
 
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory as ConsumerDirectory
@@ -23,7 +24,7 @@ from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import DEFAULT_MATCH, DomainSettings, IdmSettings
 from tests.lab.directory import Directory
-from tests.lab.directory_tree import add, delete, modify
+from tests.lab.directory_tree import Changes, add, delete, modify
 from tests.lab.enrolment import DOMAIN, DOMAIN_SID
 from tests.lab.folder import canary_password
 from tests.lab.ipa_directory import IpaDirectory
@@ -127,7 +128,7 @@ def test_a_batch_finds_for_each_what_the_consumer_finds(
         consumer.close()
 
 
-def write(directory: Directory, name: str, one: AdAccount) -> Entry:
+def write(directory: Directory, name: str, one: AdAccount, password: str | None = None) -> Entry:
     """What a consumer's write leaves, and the entry as it is then."""
     key = one.key(0)
     assert key is not None
@@ -137,7 +138,7 @@ def write(directory: Directory, name: str, one: AdAccount) -> Entry:
         (entry,) = consumer.find(one.account, where)
         marker = Marker(0, one.kvno, key.changed_at, one.guid, new_event_id(), rfc3339(utc_now()))
         changes = write_changes(
-            password=Secret(canary_password()), new=marker, entry=entry, idm=settings, unlock_at=None
+            password=Secret(password or canary_password()), new=marker, entry=entry, idm=settings, unlock_at=None
         )
         consumer.modify(entry.dn, changes)
         (entry,) = consumer.find(one.account, where)
@@ -152,6 +153,51 @@ def state(directory: Directory, one: AdAccount) -> State:
         return judge(one, entries.look([one]), Rules(0)).state
     finally:
         entries.close()
+
+
+def test_an_entry_is_found_by_the_guid_in_its_marker(
+    shared_directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shared_directory
+    people = {name: user(name) for name in ("audit-page1", "audit-page2", "audit-page3", "audit-page4")}
+    for name, one in people.items():
+        directory.add_user(name)
+        write(directory, name, one)
+    directory.add_user("audit-nomarker", passrelayMarker="no marker")
+    monkeypatch.setattr("passrelay_ops.audit.entries._PAGE", 2)
+    searched = Entries(directory.ldaps_url, idm(directory), domain(directory))
+    try:
+        wanted = {one.guid: directory.user_dn(name) for name, one in list(people.items())[1:]}
+        found = searched.of_guids({*wanted, uuid4()})
+        assert {guid: entry.dn for guid, entry in found.items()} == wanted
+        assert all(entry.marker is not None and entry.marker.guid == guid for guid, entry in found.items())
+    finally:
+        searched.close()
+        for name in (*people, "audit-nomarker"):
+            directory.delete_user(name)
+
+
+@pytest.mark.ipa
+def test_a_change_that_ipa_refuses_looks_like_one_that_it_took(shared_ipa_directory: IpaDirectory) -> None:
+    """Should this fail with a newer IPA, the words "or tried to be set" and a limit in the runbook can go."""
+    # Written a day ago by all that the entry shows, so that nobody has to wait.
+    directory, one = shared_ipa_directory, user("audit-tried")
+    directory.add_user("audit-tried")
+    password = canary_password("Ab1")
+    write(directory, "audit-tried", one, password)
+    with directory.manager() as manager:
+        marker = Marker.parse(directory.read("audit-tried")["passrelayMarker"][0])
+        earlier = str(marker).replace(marker.applied_at, "2026-11-24T12:00:00.000Z")
+        values: list[tuple[str, list[str]]] = [(MODIFY_REPLACE, [earlier])]
+        changed: list[tuple[str, list[str]]] = [(MODIFY_REPLACE, ["20261124120000Z"])]
+        changes: Changes = {"passrelayMarker": values, "passrelayProof": values, "krbLastPwdChange": changed}
+        modify(manager, directory.user_dn("audit-tried"), changes)
+    assert state(directory, one) is State.IN_SYNC
+    with directory.connect(directory.user_dn("audit-tried"), password) as own:
+        own.modify(directory.user_dn("audit-tried"), {"userPassword": [(MODIFY_REPLACE, ["short"])]})
+        assert own.result["result"] == RESULT_CONSTRAINT_VIOLATION
+    assert directory.binds("audit-tried", password)
+    assert state(directory, one) is State.CHANGED_IN_IDM
 
 
 @pytest.mark.ipa

@@ -208,6 +208,11 @@ class Desk:
             else:
                 channel.queue_unbind(topology.JOURNAL, topology.JOURNAL, "")
 
+    def bind_tier(self, tier: str, *, bound: bool) -> None:
+        with self._channel() as channel:
+            change = channel.queue_bind if bound else channel.queue_unbind
+            change(f"{topology.RETRY}.{tier}", topology.RETRY, tier)
+
     def declare(self) -> None:
         with self._channel() as channel:
             for exchange in topology.EXCHANGES:
@@ -529,7 +534,10 @@ def test_a_retry_goes_through_the_tiers_with_properties_built_anew(desk: Desk, s
         return outcome(delivery)
 
     consumer = start(handle)
-    (record,) = desk.records(topology.JOURNAL, 1)
+    *tries, record = desk.records(topology.JOURNAL, 6)
+    assert [(found.verdict, found.reason, found.attempts, found.envelope) for found in tries] == [
+        (Verdict.RETRY, "user_missing", number, None) for number in range(1, 6)
+    ]
     assert (record.verdict, record.attempts, record.envelope_bytes) == (Verdict.APPLIED, 6, sent)
     seen = [delivery.counters for delivery in consumer.work.seen]
     assert [counters.attempt for counters in seen] == [0, 1, 2, 3, 4, 5]
@@ -539,7 +547,58 @@ def test_a_retry_goes_through_the_tiers_with_properties_built_anew(desk: Desk, s
     consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 1, "settled")
     assert [line["tier"] for line in consumer.logged("retry")] == ["15s", "15s", "2m", "10m", "1h"]
     assert consumer.stop() == 0
-    assert sum(desk.depths().values()) == 1
+    assert sum(desk.depths().values()) == 6
+
+
+def test_a_try_whose_record_is_not_confirmed_is_in_no_tier_and_tried_again(
+    desk: Desk, start: Start, proxy: Proxy
+) -> None:
+    decided, go = threading.Event(), threading.Event()
+
+    def handle(delivery: Delivery) -> Outcome:
+        if delivery.counters.attempt:
+            return outcome(delivery)
+        decided.set()
+        assert go.wait(20)
+        return outcome(delivery, Verdict.RETRY, Reason.USER_MISSING)
+
+    consumer = start(handle, proxy=proxy)
+    sent = desk.publish()
+    assert decided.wait(20)
+    proxy.keep_answers()
+    go.set()
+    desk.wait_for_depth(topology.JOURNAL, 1)
+    assert {depth for name, depth in desk.depths().items() if name.startswith(topology.RETRY)} == {0}
+    proxy.cut()
+    records = desk.records(topology.JOURNAL, 3)
+    assert {record.event_id for record in records} == ids(sent)
+    assert [(record.verdict, record.attempts) for record in records] == [
+        (Verdict.RETRY, 1),
+        (Verdict.RETRY, 1),
+        (Verdict.APPLIED, 2),
+    ]
+    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 1, "settled")
+    assert consumer.stop() == 0
+    assert sum(desk.depths().values()) == 3
+
+
+def test_a_try_that_no_tier_takes_is_not_acked(desk: Desk, start: Start) -> None:
+    desk.bind_tier("15s", bound=False)
+
+    def handle(delivery: Delivery) -> Outcome:
+        if delivery.counters.attempt:
+            return outcome(delivery)
+        return outcome(delivery, Verdict.RETRY, Reason.USER_MISSING)
+
+    try:
+        desk.publish()
+        consumer = start(handle)
+        consumer.wait_for(lambda: len(consumer.logged("publish_returned")) > 1, "the tier is tried again")
+        assert consumer.events(Verdict.RETRY, "user_missing") == 0
+    finally:
+        desk.bind_tier("15s", bound=True)
+    # One record of the try, however often the tier refused it.
+    assert [record.verdict for record in desk.records(topology.JOURNAL, 2)] == [Verdict.RETRY, Verdict.APPLIED]
 
 
 def test_entry_trouble_is_dead_with_its_reason_at_the_horizon(desk: Desk, start: Start) -> None:
@@ -602,7 +661,8 @@ def test_a_handler_that_raises_costs_one_event_a_tier_and_tells_no_secret(desk: 
         return outcome(delivery)
 
     consumer = start(handle, workers=1)
-    (record,) = desk.records(topology.JOURNAL, 1)
+    tried, record = desk.records(topology.JOURNAL, 2)
+    assert (tried.verdict, tried.reason, tried.envelope) == (Verdict.RETRY, Reason.REFUSED, None)
     assert (record.verdict, record.envelope_bytes) == (Verdict.APPLIED, sent)
     counters = consumer.work.seen[1].counters
     assert (counters.attempt, counters.reason) == (1, "refused")

@@ -79,6 +79,8 @@ class Site:
         }
         self.producer: Service = self.relay.samba_producer("dc1", self.samba)
         self.producer.start()
+        self.consumer = self.relay.consumer("reader", idm={"probe_seconds": 1, "timeout_seconds": 5})
+        self.consumer.start()
         reader = folder / "reader.password"
         reader.touch(mode=0o600)
         reader.write_text(password := canary_password())
@@ -121,6 +123,19 @@ class Site:
             files += ["--config", str(path)]
         known = ["--bind-password-file", str(self.directory.manager_file)] if login else []
         return ["doctor", *files, *known]
+
+
+def consuming(site: Site) -> None:
+    """Wait until the work queue is read again, whatever the fault before did to its consumer."""
+    if not site.consumer.process.running:
+        site.consumer.start()
+    with BlockingConnection(site.broker.parameters()) as connection:
+        channel = connection.channel()
+
+        def read() -> bool:
+            return bool(channel.queue_declare(EVENTS, passive=True).method.consumer_count)
+
+        wait_for(read, what="a consumer is subscribed", timeout_seconds=120)
 
 
 def merged(document: Document, changes: Document) -> Document:
@@ -175,6 +190,11 @@ def site(
         made.relay.close()
 
 
+@pytest.fixture(autouse=True)
+def subscribed(site: Site) -> None:
+    consuming(site)
+
+
 # --- good
 
 
@@ -198,6 +218,7 @@ def test_the_service_account_sees_less_and_that_is_no_fault(site: Site) -> None:
 
 
 def test_nothing_is_published_or_taken(site: Site) -> None:
+    site.consumer.stop()
     with BlockingConnection(site.broker.parameters()) as connection:
         channel = connection.channel()
         channel.queue_purge(EVENTS)
@@ -324,6 +345,12 @@ def broker_with_another_delivery_limit(site: Site) -> Iterator[Changed]:
     connection.close()
 
 
+def consumer_stopped(site: Site) -> Iterator[Changed]:
+    site.consumer.stop()
+    yield {}
+    site.consumer.start()
+
+
 def signing_key_revoked(site: Site) -> Iterator[Changed]:
     document = next(key for key in Keyring(site.relay.enrolment.consumer_keys).documents(KeyUse.SIGNING))
     write_public(site.relay.enrolment.consumer_keys, document.model_copy(update={"status": KeyStatus.REVOKED}))
@@ -416,6 +443,12 @@ def a_wrong_password(site: Site) -> Path:
     return path
 
 
+def an_empty_password(site: Site) -> Path:
+    path = site.folder / "empty.password"
+    path.touch(mode=0o600)
+    return path
+
+
 def complexity_off(site: Site) -> Iterator[Changed]:
     for value in ("0", "1"):
         with site.dc.local_connection() as connection:
@@ -438,6 +471,21 @@ def idm_by_another_name(site: Site) -> Iterator[Changed]:
 
 def idm_with_another_password(site: Site) -> Iterator[Changed]:
     yield everywhere("idm", password_file=a_wrong_password(site))
+
+
+def idm_with_a_mistyped_account(site: Site) -> Iterator[Changed]:
+    yield everywhere("idm", bind_dn=site.directory.service_dn.replace("passrelay", "pasrelay"))
+
+
+def idm_account_locked(site: Site) -> Iterator[Changed]:
+    on: Changes = {"nsAccountLock": [(MODIFY_ADD, ["true"])]}
+    off: Changes = {"nsAccountLock": [(MODIFY_DELETE, [])]}
+    with entry(site.directory, site.directory.service_dn, on, off):
+        yield {}
+
+
+def probe_gone(site: Site) -> Iterator[Changed]:
+    yield everywhere("idm", probe_dn=site.directory.probe_dn.replace("probe", "prob"))
 
 
 def idm_whose_clock_is_ahead(site: Site) -> Iterator[Changed]:
@@ -503,9 +551,10 @@ FAULTS: list[tuple[Callable[[Site], Iterator[Changed]], str, str]] = [
     (permissions("ops", write=r"^passrelay\.dead$"), "broker.permissions", "set_permissions -p passrelay ops"),
     (broker_without_a_queue, "broker.topology", "passrelay topology apply"),
     (broker_with_another_delivery_limit, "broker.limits", "passrelay topology apply"),
+    (consumer_stopped, "broker.consumers", "passrelay consumer run"),
     (signing_key_revoked, "keys.signing", "passrelay keys init producer dc1"),
     (own_signing_key_revoked, "config.keys", "passrelay keys init producer"),
-    (recipient_key_expired, "keys.expiry", "passrelay keys init"),
+    (recipient_key_expired, "keys.expiry", "passrelay keys rotate"),
     (producer_stopped, "producer.running", "passrelay producer run"),
     (nothing_begun, "producer.initialised", "passrelay producer init"),
     (socket_of_nobody, "producer.socket", "is samba running"),
@@ -518,12 +567,17 @@ FAULTS: list[tuple[Callable[[Site], Iterator[Changed]], str, str]] = [
     (ad_with(ca_file=lambda site: stranger(site).ca_file), "ad.certificate", "the CA that issued it"),
     (ad_with(servers=lambda site: [f"ldaps://{long_form(site.dc.address)}"]), "ad.certificate", "by such a name"),
     (ad_with(password_file=a_wrong_password), "ad.bind", "password_file"),
+    (ad_with(password_file=an_empty_password), "config.domain", "password"),
+    (ad_with(ca_file="/nowhere/ca.pem"), "config.domain", "check path"),
     (another_sid, "ad.sid", "sid ="),
     (complexity_off, "ad.complexity", "--complexity=on"),
     (idm_out_of_reach, "idm.connect", "start or reach"),
     (idm_with_another_ca, "idm.certificate", "passrelay idm ca"),
     (idm_by_another_name, "idm.certificate", "a name that stands in its certificate"),
     (idm_with_another_password, "idm.login", "ldappasswd"),
+    (idm_with_a_mistyped_account, "idm.account", "correct [idm] bind_dn"),
+    (idm_account_locked, "idm.login", "delete: nsAccountLock"),
+    (probe_gone, "idm.probe", "passrelay idm setup"),
     (idm_whose_clock_is_ahead, "idm.clock", "chronyc"),
     (an_access_rule_missing, "idm.access", "passrelay idm setup"),
     (schema_missing, "idm.schema", "passrelay idm setup"),
@@ -547,6 +601,13 @@ def test_one_fault_is_one_failed_check_with_its_repair(
         document = site.doctor(changes=changes)
     assert failed(document) == {check}, document["failures"]
     assert any(repair in failure["detail"] for failure in document["failures"]), document["failures"]
+
+
+def test_a_locked_account_that_looks_itself_is_told_how_to_unlock(site: Site) -> None:
+    with contextlib.contextmanager(idm_account_locked)(site):
+        document = site.doctor(login=False)
+    assert failed(document) == {"idm.bind"}
+    assert "delete: nsAccountLock" in document["failures"][0]["detail"]
 
 
 def test_an_operator_elsewhere_sees_a_silent_producer(site: Site) -> None:

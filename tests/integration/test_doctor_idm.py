@@ -38,6 +38,8 @@ def test_a_dn_with_a_blank_is_one_fault_whoever_looks(shared_ipa_directory: IpaD
     office = IdmOffice(tmp_path, [server], idm={"password_file": str(server.password_file)})
     assert rows(office, "fail") == {}
     assert rows(office, "unknown") == {}
+    assert rows(office, "fail", login=False) == {}, "the service account sees itself on the list"
+    assert ("idm.managers", server.ldaps_url) in rows(office, "ok", login=False)
     server.set_managers(server.service_dn.replace(",", ", "))
     try:
         [(check, row)] = rows(office, "fail").items()

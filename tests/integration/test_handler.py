@@ -16,19 +16,21 @@ from uuid import UUID, uuid4
 import ldap3
 import pytest
 
+from passrelay_consumer.decide import Entry
+from passrelay_consumer.directory import Directory as ConsumerDirectory
 from passrelay_consumer.directory import generalized_time
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import filetime, keys
-from passrelay_schemas.event import Kind
+from passrelay_schemas.event import Account, Kind
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus
 from passrelay_schemas.logs import Log
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import Counters
-from passrelay_schemas.settings import ConsumerSettings
+from passrelay_schemas.settings import ConsumerSettings, DomainSettings
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory import Directory
@@ -119,6 +121,25 @@ def rig(shared_directory: Directory, tmp_path_factory: pytest.TempPathFactory) -
 
 
 # --- the main path
+
+
+def test_the_marker_has_the_time_of_the_write_however_long_the_search_took(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, find, now, later = rig.user(), ConsumerDirectory.find, Servers.now, [timedelta()]
+
+    def find_slowly(directory: ConsumerDirectory, account: Account, domain: DomainSettings) -> list[Entry]:
+        found = find(directory, account, domain)
+        later[0] = timedelta(seconds=30)
+        return found
+
+    began = datetime.now(UTC)
+    monkeypatch.setattr(Servers, "now", lambda servers, url: now(servers, url) + later[0])
+    monkeypatch.setattr(ConsumerDirectory, "find", find_slowly)
+    outcome = rig.send(user, canary_password(), 3)
+    assert outcome.applied_at is not None
+    assert outcome.applied_at > began + timedelta(seconds=29)
+    assert rig.marker(user).applied_at == filetime.rfc3339(outcome.applied_at)
 
 
 def test_a_change_becomes_the_users_password_and_leaves_its_marker(rig: Rig) -> None:

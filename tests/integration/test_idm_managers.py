@@ -10,7 +10,7 @@ import pytest
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.idm_office import IdmOffice, ldif
-from tests.lab.ipa_directory import IpaDirectory
+from tests.lab.ipa_directory import PLUGIN_DN, IpaDirectory
 from tests.lab.ipa_plugin import Plugin
 from tests.lab.network import Reservations
 
@@ -57,6 +57,33 @@ def test_setup_makes_a_server_fit_for_consumers_and_undo_leaves_it_as_before(
     assert ldif(new, operational=True) == after
     office.run("setup", "--undo", "--yes")
     assert ldif(new) == before
+
+
+def test_undo_says_that_whoever_was_listed_before_goes_too(office: IdmOffice, new: IpaDirectory) -> None:
+    new.set_managers(OTHER, new.service_dn)
+    office.run("setup", "--yes")
+    plan = office.run("setup", "--undo")
+    assert "even if it was listed before setup" in plan["ldif"]
+    office.run("setup", "--undo", "--yes")
+    assert listed(office) == {OTHER: True}
+
+
+def test_the_service_account_sees_its_place_on_the_list_and_that_is_good(office: IdmOffice, new: IpaDirectory) -> None:
+    office.run("setup", "--yes")
+    as_service = ("--bind-dn", new.service_dn, "--bind-password-file", str(office.password_file))
+
+    def seen() -> str:
+        found = office.run("check", *as_service, exit_code=1, login=False)
+        return office.not_good(found).get("idm.managers", "ok")
+
+    assert seen() == "ok"
+    new.set_managers(OTHER)
+    assert seen() == "fail"
+    new.set_managers(OTHER, new.service_dn)
+    rules = new.read_entry(PLUGIN_DN)["aci"]
+    new.change_rules(PLUGIN_DN, delete=[rule for rule in rules if "passrelay" in rule])
+    assert seen() == "unknown"
+    assert office.not_good(office.run("check", exit_code=1)) == {"idm.managers": "fail"}
 
 
 def test_all_of_it_can_be_printed_without_a_connection_and_applied_by_ldapmodify(
@@ -114,6 +141,7 @@ def test_every_server_has_its_own_list(
     second = IpaDirectory(lab_folder.path / "managers-second", reservations, ca, ipa_plugin)
     second._root_password = new._root_password
     second.start()
+    second.set_managers()
     try:
         office.servers = [new, second]
         new.set_managers(new.service_dn)

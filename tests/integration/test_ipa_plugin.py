@@ -27,7 +27,7 @@ from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory as ConsumerDirectory
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
-from passrelay_consumer.servers import Servers
+from passrelay_consumer.servers import OnProbe, Servers
 from passrelay_schemas import filetime
 from passrelay_schemas.event import Kind
 from passrelay_schemas.keyring import Keyring
@@ -226,8 +226,8 @@ class Site:
         self.settings = ConsumerSettings(**document)
 
     @contextmanager
-    def consumer(self) -> Iterator[tuple[Handler, Servers]]:
-        servers = Servers(self.settings.idm, log=Log("test"))
+    def consumer(self, on_probe: OnProbe | None = None) -> Iterator[tuple[Handler, Servers]]:
+        servers = Servers(self.settings.idm, log=Log("test"), on_probe=on_probe)
         handler = Handler(self.settings, keyring=self._keyring, servers=servers)
         try:
             yield handler, servers
@@ -394,6 +394,75 @@ def test_taken_from_the_list_in_the_moment_of_the_write_is_put_right_at_once(
             assert servers.current() is None, "no write goes there any more"
             directory.set_managers(directory.service_dn)
             servers.wait_until_up(threading.Event())
+
+
+@pytest.mark.parametrize("by", ["a tick", "an administrator"])
+def test_a_time_that_no_policy_gave_is_not_the_next_passwords_life(
+    site: Site, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The password before had seconds to live: that one was meant, the new one is not."""
+    directory, user, new, seconds = site.directory, _user(site.directory), canary_password(), timedelta(seconds=5)
+    now = Servers.now
+    with site.consumer() as (handler, _):
+        assert _verdict(handler, site.envelope(user, canary_password(), 1)) is Verdict.APPLIED
+        with monkeypatch.context() as later:
+            later.setattr(Servers, "now", lambda servers, url: now(servers, url) + seconds)
+            if by == "a tick":
+                tick = site.envelope(user, None, 1, kind=Kind.EXPIRE, must_change=True)
+                assert _verdict(handler, tick) is Verdict.APPLIED
+            else:
+                directory.expire(user, _time(directory.read(user), "krbLastPwdChange") + seconds)
+        assert timedelta() < _life(directory.read(user)) <= 2 * seconds
+        Moment(monkeypatch, directory.set_managers)
+        assert _verdict(handler, site.envelope(user, new, 2)) is Verdict.APPLIED
+    assert _life(directory.read(user)) == _MAX_LIFE
+    assert directory.binds(user, new)
+
+
+def test_who_had_a_password_for_ever_has_the_next_one_for_ever_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, new = site.directory, canary_password()
+    directory.set_policy(krbMaxPwdLife=0)
+    user = _user(directory)
+    assert "krbPasswordExpiration" not in directory.read(user)
+    directory.set_policy(krbMaxPwdLife=MAX_LIFE_SECONDS)  # of the probe, and of all others
+    with site.consumer() as (handler, _):
+        Moment(monkeypatch, directory.set_managers)
+        assert _verdict(handler, site.envelope(user, new, 1)) is Verdict.APPLIED
+    assert "krbPasswordExpiration" not in directory.read(user)
+    assert directory.binds(user, new)
+
+
+def test_a_list_that_we_may_not_see_costs_one_probe_and_not_one_for_each_event(site: Site) -> None:
+    directory, user, probes = site.directory, _user(site.directory), []
+    [rule] = directory.read_entry(PLUGIN_DN)["aci"]
+    hidden = rule.replace("passSyncManagersDN*", "cn")
+    assert hidden != rule
+    directory.change_rules(PLUGIN_DN, delete=[rule])
+    directory.change_rules(PLUGIN_DN, add=[hidden])
+    try:
+        with site.consumer(on_probe=lambda _, result: probes.append(result.ok)) as (handler, servers):
+            seen = ConsumerDirectory(directory.ldaps_url, site.settings.idm)
+            assert seen.lists_us() is False, "the entry is there, and nobody in its list"
+            seen.close()
+            for kvno in range(1, 11):
+                assert _verdict(handler, site.envelope(user, canary_password(), kvno)) is Verdict.APPLIED
+            assert probes == [True, True], "before the first use, and for the list"
+            directory.change_rules(PLUGIN_DN, delete=[hidden])
+            directory.change_rules(PLUGIN_DN, add=[rule])
+            assert _verdict(handler, site.envelope(user, canary_password(), 11)) is Verdict.APPLIED
+            # It showed us now: whatever was believed before, one that shows us no more is probed at once.
+            before = directory.read(user)
+            directory.set_managers()
+            assert isinstance(_handle(handler, site.envelope(user, canary_password(), 12)), Hold)
+            assert directory.read(user) == before
+            assert probes == [True, True, False]
+            assert servers.current() is None
+    finally:
+        found = directory.read_entry(PLUGIN_DN)["aci"]
+        if hidden in found:
+            directory.change_rules(PLUGIN_DN, delete=[hidden])
+        if rule not in found:
+            directory.change_rules(PLUGIN_DN, add=[rule])
 
 
 def test_a_must_change_step_of_another_consumer_is_not_taken_for_a_wrong_servers_work(

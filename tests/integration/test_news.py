@@ -183,6 +183,27 @@ def test_what_waits_is_told_by_key_and_a_clean_stop_says_so(site: Site) -> None:
     assert producer.finish() == 0
 
 
+def test_a_spool_folder_that_was_moved_costs_the_news_and_nothing_else(site: Site) -> None:
+    producer = site.line_producer(PRODUCER)
+    producer.start()
+    wait_for(lambda: site.news() is not None, what="news of the connection")
+    told = len(site.bodies())
+    folder = site.spool(PRODUCER).parent
+    folder.rename(folder.with_name("moved"))
+    for number in range(2):  # each emptied queue is news
+        producer.send([line(number)])
+        wait_for(lambda: site.broker.queue_depths()[topology.EVENTS] > number, what="the event")  # noqa: B023
+        wait_for(lambda: bool(site.warnings(producer)), what="the warning")
+    folder.with_name("moved").rename(folder)
+    producer.send([line(3)])
+    wait_for(lambda: len(site.bodies()) > told, what="news again")
+    assert producer.finish() == 0
+    (warning,) = site.warnings(producer)
+    assert "No such file" in warning["why"]
+    assert not producer.lines("internal_error")
+    assert site.broker.queue_depths()[topology.EVENTS] == 3
+
+
 def test_without_the_permission_events_flow_and_one_warning_says_what_to_do(site: Site) -> None:
     site.broker.add_user(PRODUCER, configure="^$", write=OLD_PERMISSION, read="^$")
     producer = site.line_producer(PRODUCER)

@@ -99,7 +99,7 @@ def ldif(directory: Directory, *, operational: bool = False) -> list[str]:
         for base, scope, attributes in (
             (directory.suffix, SUBTREE, wanted),
             ("cn=schema", BASE, ["attributeTypes", "objectClasses"]),
-            (_PLUGIN_DN, BASE, ["passSyncManagersDNs"]),
+            (_PLUGIN_DN, BASE, ["passSyncManagersDNs", "aci"]),
         ):
             manager.search(base, "(objectClass=*)", scope, attributes=attributes)
             if base != _PLUGIN_DN:

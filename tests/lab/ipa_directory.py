@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ class IpaDirectory(Directory):
     def set_policy(self, **values: int) -> None:
         """Change the global policy, e.g. `set_policy(krbPwdHistoryLength=5)`."""
         self._change(self.policy_dn, {name: [(MODIFY_REPLACE, [str(value)])] for name, value in values.items()})
+
+    def expire(self, uid: str, at: datetime) -> None:
+        """`ipa user-mod --password-expiration`."""
+        self._change(self.user_dn(uid), {"krbPasswordExpiration": [(MODIFY_REPLACE, [f"{at:%Y%m%d%H%M%SZ}"])]})
 
     def preserve(self, uid: str) -> None:
         """`ipa user-del --preserve`: moved away, and without a password (ipaserver/plugins/user.py)."""

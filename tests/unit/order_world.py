@@ -94,6 +94,9 @@ class _Choice:
     def suspect(self, url: str, *, since: float) -> bool:
         return True
 
+    def takes_us(self, url: str, *, listed: bool) -> bool:
+        return listed
+
     def now(self, url: str) -> datetime:
         return self._suppliers[url].now
 

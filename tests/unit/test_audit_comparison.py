@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -13,6 +13,7 @@ import pytest
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.ad.controller import Attributes
+from passrelay_ops.audit import healing
 from passrelay_ops.audit.account import AdAccount, read
 from passrelay_ops.audit.comparison import Comparison
 from passrelay_ops.audit.result import Result
@@ -53,15 +54,21 @@ def account(number: int, kvno: int = 3) -> AdAccount:
 
 
 class Domain:
-    """So many users; `newest` is what a second look at every controller shows."""
+    """So many users; `newest` is what a second look at every controller shows, `newer` what only others show."""
 
-    def __init__(self, users: int, newest: dict[int, int] | None = None, *, kvno: int = 3) -> None:
+    def __init__(
+        self, users: int, newest: dict[int, int] | None = None, *, kvno: int = 3, newer: dict[int, int] | None = None
+    ) -> None:
         self._users = users
         self._newest = newest or {}
+        self._newer = newer or {}
         self._kvno = kvno
 
     def users(self, name: str | None = None) -> Iterator[AdAccount]:
         return (account(number, self._kvno) for number in range(1, self._users + 1))
+
+    def newer(self, users: Sequence[AdAccount]) -> list[AdAccount]:
+        return [account(user.guid.int, self._newer.get(user.guid.int, user.kvno)) for user in users]
 
     def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
         numbers = (guid.int for guid in guids)
@@ -75,10 +82,19 @@ class Domain:
 class Server:
     """Its entries have version 3, but for `kvnos` (0: no entry); it can fall silent after some batches."""
 
-    def __init__(self, url: str = "idm1", kvnos: dict[int, int] | None = None, *, batches: int = 10**9) -> None:
+    def __init__(
+        self,
+        url: str = "idm1",
+        kvnos: dict[int, int] | None = None,
+        *,
+        batches: int = 10**9,
+        others: dict[int, int] | None = None,
+    ) -> None:
         self.url = url
         self.kvnos = kvnos or {}
         self._left = batches
+        self._others = others
+        """Versions in the markers of entries with other names; None: they cannot be listed."""
 
     def look(self, users: Sequence[AdAccount]) -> list[Sight]:
         if not self._left:
@@ -86,17 +102,28 @@ class Server:
         self._left -= 1
         return [Sight(self.url, self._entries(user)) for user in users]
 
+    def of_guids(self, guids: Collection[UUID]) -> dict[UUID, Entry]:
+        if self._others is None:
+            raise DirectoryError(11, "too many to look through")
+        return {
+            guid: entry(f"uid=old{guid.int}", account(guid.int), self._others[guid.int])
+            for guid in guids
+            if guid.int in self._others
+        }
+
     def close(self) -> None:
         """Nothing is open."""
 
     def _entries(self, user: AdAccount) -> tuple[Entry, ...]:
         kvno = self.kvnos.get(user.guid.int, 3)
-        if not kvno:
-            return ()
-        key = replace(user, kvno=kvno).key(0)
-        assert key is not None
-        marker = Marker(0, kvno, key.changed_at, user.guid, new_event_id(), "2026-11-24T22:42:33.120Z")
-        return (Entry(f"uid={user.name}", marker, marker),)
+        return (entry(f"uid={user.name}", user, kvno),) if kvno else ()
+
+
+def entry(dn: str, user: AdAccount, kvno: int) -> Entry:
+    key = replace(user, kvno=kvno).key(0)
+    assert key is not None
+    marker = Marker(0, kvno, key.changed_at, user.guid, new_event_id(), "2026-11-24T22:42:33.120Z")
+    return Entry(dn, marker, marker)
 
 
 def compared(domain: Domain, *servers: Server) -> tuple[Result, Comparison]:
@@ -106,7 +133,7 @@ def compared(domain: Domain, *servers: Server) -> tuple[Result, Comparison]:
 
 
 def test_everybody_is_counted_and_only_who_needs_a_line_is_listed() -> None:
-    result, _ = compared(Domain(120), Server(kvnos={7: 2, 9: 0}))
+    result, _ = compared(Domain(120), Server(kvnos={7: 2, 9: 0}, others={}))
     assert result.counts == {State.IN_SYNC: 118, State.BEHIND: 1, State.NOT_IN_IDM: 1}
     assert [(row.user, row.state) for row in result.rows()] == [("user7", "behind"), ("user9", "not_in_idm")]
     assert result.drift == {State.BEHIND: 1}
@@ -116,6 +143,30 @@ def test_a_controller_that_lags_makes_nobody_unexplained() -> None:
     result, _ = compared(Domain(5, newest={2: 4}), Server(kvnos={2: 4, 3: 4}))
     assert [(row.user, row.state) for row in result.rows()] == [("user3", "unexplained")]
     assert result.counts == {State.IN_SYNC: 4, State.UNEXPLAINED: 1}
+
+
+def test_a_password_that_only_another_controller_has_is_missing() -> None:
+    result, _ = compared(Domain(5, newer={2: 4}, newest={2: 4}), Server())
+    assert [(row.user, row.state, row.ad_kvno) for row in result.rows()] == [("user2", "behind", 4)]
+
+
+def test_who_was_renamed_is_drift_and_named_with_his_entry() -> None:
+    result, _ = compared(Domain(5), Server(kvnos={1: 0, 2: 0, 3: 0}, others={2: 2, 3: 3}))
+    rows = {row.user: row for row in result.rows()}
+    states = {name: row.state.value for name, row in rows.items()}
+    assert states == {"user1": "not_in_idm", "user2": "behind", "user3": "unexplained"}
+    assert result.drift == {State.BEHIND: 1, State.UNEXPLAINED: 1}
+    assert "uid=old2 is his by its marker (version 2)" in rows["user2"].detail
+    assert "--rename" in rows["user2"].repair
+    assert "capture --user user2" in rows["user2"].repair
+    assert result.curable() == []
+
+
+def test_without_a_list_of_all_markers_who_was_renamed_is_not_known() -> None:
+    result, comparison = compared(Domain(5), Server(kvnos={1: 0}))
+    assert result.counts == {State.IN_SYNC: 4, State.NOT_IN_IDM: 1}
+    assert "too many to look through" in comparison.unlisted["idm1"]
+    assert comparison.silent == {}
 
 
 def test_who_was_deleted_meanwhile_is_nobody() -> None:
@@ -145,6 +196,25 @@ def test_after_a_repair_who_is_healed_has_no_line_any_more() -> None:
     result.again(comparison, result.curable())
     assert [row.user for row in result.rows()] == ["user8"]
     assert result.counts == {State.IN_SYNC: 8, State.BEHIND: 1}
+
+
+def test_a_repair_waits_for_what_can_come_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "_LOOK_SECONDS", 0.0)
+    server = Server(kvnos={7: 2, 8: 2})
+    result, comparison = compared(Domain(9), server)
+    asked: list[int] = []
+
+    def died() -> set[UUID]:
+        asked.append(1)
+        server.kvnos = {8: 2}
+        return {UUID(int=8)}
+
+    # Neither of these would end within the time of a test if it waited on.
+    healing.wait(result, comparison, 3600, coming=set(), died=died)
+    assert asked == []
+    healing.wait(result, comparison, 3600, coming={UUID(int=7), UUID(int=8)}, died=died)
+    assert result.repaired == ["user7"]
+    assert asked == [1]
 
 
 def test_memory_does_not_grow_with_the_domain() -> None:

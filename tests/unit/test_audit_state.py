@@ -11,7 +11,7 @@ import pytest
 from passrelay_consumer.decide import Entry
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.comparison import of_the_moment
-from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, judge
+from passrelay_ops.audit.state import OWN_WRITE, Cause, Finding, Rules, Sight, State, judge, own_write
 from passrelay_schemas.event import Account
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime, rfc3339
@@ -92,6 +92,19 @@ def test_a_password_set_in_idm_is_told_from_our_own_write() -> None:
     # AD has a newer version. If it is younger too, it will win when it comes; else a person has to say.
     assert state(user(8, changed=WRITTEN + timedelta(minutes=1)), theirs) == (State.BEHIND, Cause.NONE)
     assert state(user(8, changed=WRITTEN + timedelta(seconds=9)), theirs) == (State.BEHIND, Cause.IDM_NEWER)
+
+
+def test_a_slow_server_may_take_as_long_as_we_wait_for_it() -> None:
+    slow = entry(marker(), last_change=WRITTEN + timedelta(seconds=20))
+    assert state(user(), slow, rules=Rules(0, own_write=own_write(20))) == (State.IN_SYNC, Cause.NONE)
+    assert state(user(), slow, rules=Rules(0, own_write=own_write(5))) == (State.CHANGED_IN_IDM, Cause.NONE)
+    assert own_write(1) == OWN_WRITE
+
+
+def test_a_change_that_idm_refused_looks_like_one_that_it_took_and_the_words_say_so() -> None:
+    tried = entry(marker(), last_change=WRITTEN + timedelta(minutes=1))
+    for account in (user(), user(8, changed=WRITTEN)):
+        assert "set (or tried to be set)" in judge(account, [Sight("idm1", (tried,))], RULES).detail
 
 
 def test_who_is_missing_and_who_is_found_twice() -> None:

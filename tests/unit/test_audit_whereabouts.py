@@ -104,6 +104,7 @@ def test_a_dead_letter_lives_until_an_operator_acts(office: Office) -> None:
     assert office.trace(dead=[died, replayed, again]).where == "dead:identity"
     # A replay can fail before the record of the replay stands there.
     assert office.trace(dead=[died, again, replayed]).where == "dead:identity"
+    assert "replayed 1 times" in office.trace(dead=[died, again, replayed]).detail
     discarded = office.trace(dead=[died, office.record(event, Verdict.DISCARDED, by="ann")])
     assert discarded.where == "dead:policy"
     assert "discarded by ann" in discarded.detail
@@ -117,6 +118,19 @@ def test_what_is_tried_again_is_in_flight_until_its_end(office: Office) -> None:
     applied = office.record(event, Verdict.APPLIED, applied_at=NOW, server="idm1")
     assert office.trace(journal=[tried, applied]).where == "unknown"
     assert "idm1" in office.trace(journal=[tried, applied]).detail
+
+
+def test_of_several_events_the_newest_that_is_open_counts(office: Office) -> None:
+    old, new = new_event_id(), new_event_id()
+    died = [office.record(event, Verdict.DEAD, Reason.POLICY) for event in (old, new)]
+    assert office.trace(dead=died).event_id == new
+    assert office.trace(dead=died[::-1]).event_id == new
+    # What is tried again is an older password: the newest waits for a person.
+    tried = office.record(old, Verdict.RETRY, Reason.USER_MISSING)
+    assert office.trace(dead=died[1:], journal=[tried]).where == "dead:policy"
+    # An end that nobody waits for any more explains nothing while another event is open.
+    done = office.record(new, Verdict.SUPERSEDED, "newer")
+    assert office.trace(dead=died[:1], journal=[done]).where == "dead:policy"
 
 
 def test_events_before_the_one_in_the_entry_explain_nothing(office: Office) -> None:
@@ -157,12 +171,19 @@ def row(state: State, trace: Trace | None = None, cause: Cause = Cause.NONE, nam
         (State.NOT_IN_IDM, Trace("not_captured"), Cause.NONE, "create the user in IdM"),
         (State.CHANGED_IN_IDM, None, Cause.NONE, "marker reset alice --yes"),
         (State.UNEXPLAINED, Trace("unknown"), Cause.AHEAD, "raise the [[domain]] epoch"),
-        (State.UNEXPLAINED, Trace("unknown"), Cause.IDENTITY, "marker rebind"),
+        (State.UNEXPLAINED, Trace("unknown"), Cause.IDENTITY, f"marker rebind alice --guid {GUID} --yes"),
+        (State.BEHIND, Trace("unknown"), Cause.RENAMED, "ipa user-mod OLD --rename=NEW"),
         (State.UNEXPLAINED, Trace("unknown"), Cause.AMBIGUOUS, "match filter"),
     ],
 )
 def test_every_row_says_what_to_do(state: State, trace: Trace | None, cause: Cause, advice: str) -> None:
     assert advice in row(state, trace, cause).repair
+
+
+def test_what_was_applied_and_is_gone_says_which_of_the_two_is_gone() -> None:
+    applied = Trace("unknown", "applied at T on idm1", applied=True)
+    assert row(State.BEHIND, applied).detail == "applied at T on idm1: the entry may be an older copy"
+    assert row(State.NOT_IN_IDM, applied).detail == "applied at T on idm1: no entry has it any more"
 
 
 def test_nothing_to_do_is_said_by_nothing() -> None:

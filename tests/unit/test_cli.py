@@ -55,6 +55,7 @@ COMMANDS = (
     ("audit",),
     ("status",),
     ("settle",),
+    ("watch",),
     ("idm", "setup"),
     ("idm", "check"),
     ("idm", "ca"),

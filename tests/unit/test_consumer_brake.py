@@ -7,7 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from passrelay_consumer.brake import Brake
+from passrelay_consumer.disposition import Final
+from passrelay_consumer.ledger import Ledger
+from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Outcome
+from passrelay_schemas.logs import Log
+from passrelay_schemas.message import Counters
 from passrelay_schemas.verdict import Verdict
 
 
@@ -55,3 +60,16 @@ def test_missing_users_retries_and_strangers_neither_count_nor_release(between: 
     assert not any(brake.pulled_by(between) for _ in range(30))
     row = [dead(), between, dead(), between, dead()]
     assert [brake.pulled_by(outcome) for outcome in row] == [False] * 4 + [True]
+
+
+def test_a_replay_that_fails_again_stops_no_consumer_and_one_that_succeeds_hides_no_fault() -> None:
+    """One operator's slip must not keep fresh changes waiting; the brake goes on counting what is fresh."""
+    ledger = Ledger(ConsumerMetrics(), Brake(3), Log("test"))
+
+    def pulls(outcome: Outcome, replays: int = 0) -> bool:
+        return ledger.enter(Final(outcome), Counters(replays=replays))
+
+    assert not any(pulls(dead(), replays=1) for _ in range(30))
+    applied = Outcome(Verdict.APPLIED, authentic=True)
+    row = [(dead(), 0), (applied, 1), (dead(), 0), (dead(), 2), (dead(), 0)]
+    assert [pulls(outcome, replays) for outcome, replays in row] == [False] * 4 + [True]

@@ -100,9 +100,9 @@ def test_a_dead_event_goes_to_the_dead_stream_before_the_journal(journal: Journa
     assert decode(messages[0].body).reason == "policy"
 
 
-def test_a_later_one_is_its_envelope_with_properties_built_anew(journal: Journal) -> None:
+def test_a_later_one_is_recorded_and_then_its_envelope_with_properties_built_anew(journal: Journal) -> None:
     retry = outcome(Verdict.RETRY, "user_missing")
-    (message,) = journal.messages(Later(retry, topology.TIERS[2], 3), delivery())
+    _, message = journal.messages(Later(retry, topology.TIERS[2], 3), delivery())
     assert (message.exchange, message.routing_key, message.body) == (topology.RETRY, "10m", BODY)
     counters = Counters.of(message.properties)
     assert (counters.attempt, counters.replays, counters.reason, counters.deliveries) == (3, 1, "user_missing", 0)
@@ -110,6 +110,29 @@ def test_a_later_one_is_its_envelope_with_properties_built_anew(journal: Journal
     assert "anna" not in counters.note
     assert retry.header is not None
     assert message.properties.message_id == str(retry.header.event_id)
+
+
+def test_a_try_is_on_record_with_its_reason_but_without_the_envelope(
+    journal: Journal, keyring: Keyring, ops: KeyDocument
+) -> None:
+    retry = outcome(Verdict.RETRY, "user_missing")
+    assert retry.header is not None
+    message, _ = journal.messages(Later(retry, topology.TIERS[2], 3), delivery())
+    assert (message.exchange, message.routing_key) == (topology.JOURNAL, "")
+    record = decode(message.body)
+    assert (record.event_id, record.verdict, record.reason) == (retry.header.event_id, Verdict.RETRY, "user_missing")
+    assert (record.attempts, record.replays, record.envelope) == (3, 1, None)
+    assert record.note is not None
+    note = open_note(record.note, event_id=record.event_id, opener=keyring.opener(ops.key_id, KeyUse.OPS))
+    assert parse_note(note) == ("anna", retry.guid, "the server's words")
+
+
+def test_a_strangers_try_never_takes_the_real_events_id(journal: Journal) -> None:
+    stranger = replace(outcome(Verdict.RETRY, Reason.UNTRUSTED), authentic=False)
+    assert stranger.header is not None
+    record, waits = journal.messages(Later(stranger, topology.TIERS[0], 1), delivery())
+    assert decode(record.body).event_id == made_up_id(BODY)
+    assert waits.properties.message_id == str(stranger.header.event_id)
 
 
 def test_what_cannot_be_parsed_has_the_same_made_up_id_each_time(journal: Journal) -> None:
@@ -142,7 +165,7 @@ def test_without_an_ops_key_there_is_one_warning_and_no_note(tmp_path: Path) -> 
 def test_the_key_of_a_message_tells_an_events_copies_apart(journal: Journal) -> None:
     dead = outcome(Verdict.DEAD, "policy")
     keys = {message.key for message in journal.messages(Final(dead), delivery())}
-    keys.add(journal.messages(Later(dead, topology.TIERS[0], 1), delivery())[0].key)
+    keys.add(journal.messages(Later(dead, topology.TIERS[0], 1), delivery())[1].key)
     assert len(keys) == 3
     assert isinstance(made_up_id(b""), UUID)
 

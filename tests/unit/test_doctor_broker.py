@@ -29,7 +29,8 @@ def asked(role: str) -> dict[Right, Answer]:
 
 def view(role: str, **changes: object) -> BrokerView:
     findings = (Finding("queue", EVENTS, State.OK),) if role == "ops" else ()
-    given = {"user": role, "vhost": "passrelay", "version": "4.0.5", "rights": asked(role), "findings": findings}
+    given: dict[str, object] = {"user": role, "vhost": "passrelay", "version": "4.0.5", "rights": asked(role)}
+    given |= {"findings": findings, "consumers": 1 if role == "ops" else None}
     return BrokerView(GOOD, **{**given, **changes})  # type: ignore[arg-type]
 
 
@@ -69,6 +70,15 @@ def test_what_stands_behind_a_fault_is_unknown(greeting: Greeting, check: str) -
 )
 def test_each_fault_of_a_certificate_has_its_own_repair(code: int, repair: str) -> None:
     assert repair in certificate_words(code, "OpenSSL's words")[1]
+
+
+def test_a_work_queue_that_nobody_reads_is_a_fault_and_says_how_much_waits() -> None:
+    [row] = failed(broker.rows("b", "ops", view("ops", consumers=0, waiting=7)))
+    assert row.id == "broker.consumers"
+    assert "7 messages wait" in row.detail
+    assert "passrelay consumer run" in row.repair
+    unseen = broker.rows("b", "ops", view("ops", consumers=None))
+    assert results(unseen)["broker.consumers"] is Result.UNKNOWN
 
 
 def test_a_permission_too_few_and_one_too_many_are_named_with_the_command() -> None:

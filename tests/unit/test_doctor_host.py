@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from passrelay_ops.check import Result
@@ -57,8 +58,35 @@ def test_a_fault_of_a_table_is_that_tables_and_hints_are_none(tmp_path: Path) ->
 def test_the_role_is_told_by_the_name_else_by_the_tables(tmp_path: Path) -> None:
     for name, text, role in (
         ("ops.toml", "[source.stdin]\n", "ops"),
+        ("dc2.toml", "[spool]\n", "producer"),
         ("dc1.toml", "[source.stdin]\n", "producer"),
         ("idm1.toml", "[consumer]\nworkers = 1\n", "consumer"),
-        ("desk.toml", OPS, "ops"),
+        ("desk.toml", OPS + '[[domain]]\nname = "a.example"\n[domain.ad]\n', "ops"),
     ):
         assert host.examine(write(tmp_path, name, text)).role == role
+
+
+@pytest.mark.parametrize("more", ["", "[idm]\n[[domain]]\nname = 'a.example'\n", '[metrics]\nlisten = "127.0.0.1:0"\n'])
+def test_a_file_that_could_be_anybodys_is_a_fault_and_never_guessed(tmp_path: Path, more: str) -> None:
+    examined = host.examine(write(tmp_path, "idm1.toml", OPS + more))
+    [row] = examined.rows
+    assert (row.id, row.result, examined.settings) == ("config.file", Result.FAIL, None)
+    assert "consumer.toml" in row.repair
+    result = CliRunner().invoke(app, ["doctor", "--config", str(examined.path)])
+    assert result.exit_code == 2
+    assert "set_permissions" not in result.output
+
+
+def test_what_an_operators_file_leaves_out_is_unknown_with_its_repair(tmp_path: Path) -> None:
+    def unknown(more: str) -> dict[str, str]:
+        rows = host.examine(write(tmp_path, "ops.toml", OPS + more)).rows
+        assert all(row.repair for row in rows if row.result is Result.UNKNOWN)
+        return {row.id: row.subject for row in rows if row.result is Result.UNKNOWN}
+
+    path = str(tmp_path / "ops.toml")
+    assert unknown("") == {"idm.connect": path, "ad.connect": path}
+    domain = '[[domain]]\nname = "a.example"\n'
+    assert unknown(domain + 'sid = "S-1-5-21-1-2-3"\n') == {"idm.connect": path, "ad.connect": "a.example"}
+    assert unknown(domain + 'order = "time"\n') == {"idm.connect": path}
+    result = CliRunner().invoke(app, ["doctor", "--config", path])
+    assert "write [idm]" in " ".join(result.output.split())

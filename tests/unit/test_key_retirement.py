@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pika
 import pytest
@@ -19,10 +20,14 @@ from passrelay_ops.stream import StreamMessage
 from passrelay_schemas import news as documents
 from passrelay_schemas import topology
 from passrelay_schemas.errors import ConfigurationError, SafetyError
+from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate, write_public
+from passrelay_schemas.message import record_properties
 from passrelay_schemas.news import News, SpooledFor
-from tests.unit.builders import PRODUCER, SIGNED_AT, Party
+from passrelay_schemas.record import Record, envelope_text
+from passrelay_schemas.verdict import Reason, Verdict
+from tests.unit.builders import EVENT_ID, PRODUCER, SIGNED_AT, Party
 
 PARTY = Party()
 STRANGER = Party(producer="dc7")
@@ -75,12 +80,17 @@ def later(document: KeyDocument) -> KeyDocument:
 
 
 def objections(
-    said: Heard, *, depths: dict[str, int] | None = None, producers: Iterable[str] = (PRODUCER,)
+    said: Heard,
+    *,
+    depths: dict[str, int] | None = None,
+    producers: Iterable[str] = (PRODUCER,),
+    revoked: Iterable[str] = (),
 ) -> list[Objection]:
     return list(
         key_retirement.recipient(
             OLD,
             producers=set(producers),
+            revoked=set(revoked),
             heard=said,
             depths=EMPTY | (depths or {}),
             now=SIGNED_AT + timedelta(minutes=1),
@@ -142,14 +152,54 @@ def test_a_work_queue_that_never_empties_may_hold_anything(keyring: Keyring) -> 
     assert found.subject == topology.EVENTS
 
 
-def test_a_stranger_counts_and_a_revoked_producer_does_not(tmp_path: Path, keyring: Keyring) -> None:
+def test_strangers_and_revoked_producers_count(tmp_path: Path, keyring: Keyring) -> None:
     said = heard(news(STRANGER), party=STRANGER, keyring=keyring)
     assert said.strangers == {"dc7"}
     assert key_retirement.expected(keyring, ["dc3"], said) == {PRODUCER, "dc3", "dc7"}
     revoked = with_documents(tmp_path / "keys", PARTY.signing.with_status(KeyStatus.REVOKED))
-    assert key_retirement.expected(revoked, [PRODUCER], Heard({}, frozenset())) == set()
+    silent = Heard({}, frozenset())
+    assert key_retirement.expected(revoked, [], silent) == {PRODUCER}
+    assert key_retirement.revoked(revoked) == {PRODUCER}
+    (found,) = objections(silent, revoked={PRODUCER})
+    assert re.search("its key is revoked, .*--despite dc1", found.detail)
     (found,) = objections(said, producers={"dc7"})
     assert "not enrolled on this host" in found.detail
+
+
+def test_a_producer_with_a_new_key_beside_the_revoked_one_speaks_for_itself(tmp_path: Path) -> None:
+    new = Party()
+    enrolled = with_documents(tmp_path / "keys", PARTY.signing.with_status(KeyStatus.REVOKED), new.signing, OLD)
+    assert key_retirement.revoked(enrolled) == set()
+    assert objections(heard(news(new), party=new, keyring=enrolled)) == []
+
+
+def letter(party: Party, verdict: Verdict = Verdict.DEAD, event_id: UUID = EVENT_ID, replays: int = 0) -> Record:
+    return Record(
+        event_id=event_id,
+        producer=PRODUCER,
+        verdict=verdict,
+        reason=Reason.USER_MISSING,
+        replays=replays,
+        received_at=SIGNED_AT,
+        envelope=None if verdict is not Verdict.DEAD else envelope_text(party.envelope(event_id=event_id)),
+    )
+
+
+def test_live_letters_that_are_sealed_to_the_key_are_counted() -> None:
+    other = new_event_id()
+    records = [letter(PARTY), letter(Party(), event_id=other), letter(PARTY, event_id=new_event_id())]
+
+    def count(*more: Record) -> int:
+        told = [
+            StreamMessage(offset, record.encode(), record_properties(record))
+            for offset, record in enumerate([*records, *more])
+        ]
+        return key_evidence.letters(told, OLD.key_id)
+
+    assert count() == 2
+    replayed = letter(PARTY, Verdict.REPLAYED, replays=1)
+    assert count(replayed) == 1
+    assert count(replayed, letter(PARTY, replays=1)) == 2  # it died again
 
 
 def test_the_key_in_use_has_no_successor(keyring: Keyring, tmp_path: Path) -> None:

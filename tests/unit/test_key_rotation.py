@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 from passrelay_ops.cli import app
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.keys import KeyStatus, KeyUse, public_path, read_public
+from passrelay_schemas.keys import KeyStatus, KeyUse, public_path, read_public, write_public
 from passrelay_schemas.suites import P256
 from tests.lab.folder import CANARY, canary_password
 
@@ -131,8 +132,56 @@ def test_keys_are_made_under_the_passphrase_that_is_named(directory: Path, tmp_p
     assert [set(document) & {"private", "encrypted"} for document in private] == [{"encrypted"}] * 2
     assert keys("list", *named).exit_code == 0
     result = keys("list", "--directory", directory)
-    assert (result.exit_code, "passphrase_file" in result.stderr) == (2, True)
+    assert (result.exit_code, "passphrase_file" in result.stdout) == (0, True)
     assert CANARY not in result.output
+    # Without the passphrase a waiting key is put to use, but none is made: it would lie in clear.
+    assert keys("rotate", "recipient", "--activate", "--yes", "--directory", directory).exit_code == 0
+    before = sorted(directory.iterdir())
+    result = keys("rotate", "recipient", "--directory", directory)
+    assert (result.exit_code, "passphrase_file" in result.stderr) == (2, True)
+    assert sorted(directory.iterdir()) == before
+
+
+def test_the_other_consumers_follow_a_rotation(directory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    old = Keyring(directory).recipient()
+    new = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]["key_id"]
+    shutil.copytree(directory, other)
+    result = keys("rotate", "recipient", "--activate", "--yes", "--directory", directory)
+    assert "other consumer" in result.stdout
+    assert keys("enroll", public_path(directory, new), "--yes", "--directory", other).exit_code == 0
+    assert Keyring(other).recipient().key_id == new
+
+    # Whoever forgot that and brought only the old one's end can still go on, with the key that all have.
+    write_public(other, read_public(public_path(other, new)).model_copy(update={"status": KeyStatus.NEXT}))
+    write_public(other, old.with_status(KeyStatus.RETIRED))
+    waits = document_of(keys("rotate", "recipient", "--directory", other, "--json"))["keys"][0]
+    assert waits["key_id"] == new
+    assert keys("rotate", "recipient", "--activate", "--yes", "--directory", other).exit_code == 0
+    assert Keyring(other).recipient().key_id == new
+    assert read_public(public_path(other, old.key_id)).status is KeyStatus.RETIRED
+
+
+def test_a_host_without_a_key_in_use_is_not_told_to_make_a_second_one(directory: Path) -> None:
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    write_public(directory, Keyring(directory).recipient().with_status(KeyStatus.RETIRED))
+    result = keys("rotate", "recipient", "--directory", directory)
+    assert (result.exit_code, "in use now here, from a host that has it" in result.stderr) == (2, True)
+
+
+def test_a_revoked_signing_key_has_a_successor_that_waits(directory: Path) -> None:
+    keys("init", "producer", "dc1", "--directory", directory)
+    keys("init", "producer", "dc2", "--directory", directory)
+    old = Keyring(directory).signer("dc1").document
+    keys("revoke", old.key_id, "--yes", "--directory", directory)
+    made = document_of(keys("rotate", "signing", "dc1", "--directory", directory, "--json"))["keys"][0]
+    assert (made["status"], made["producer"]) == ("next", "dc1")
+    result = keys("rotate", "signing", "dc1", "--activate", "--yes", "--directory", directory)
+    assert "republish --since 72h" in result.stdout
+    keyring = Keyring(directory)
+    assert keyring.signer("dc1").document.key_id == made["key_id"]
+    assert keyring.signing_key(old.key_id).status is KeyStatus.REVOKED
 
 
 def test_keys_made_within_one_second_keep_their_order(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
     assert keyring.signing_key(document.key_id).producer == "dc2"
 
 
-def test_a_widened_mode_is_seen_and_the_old_state_stays(tmp_path: Path) -> None:
+def test_a_widened_mode_is_seen_and_the_old_key_stays(tmp_path: Path) -> None:
     document = add(tmp_path, KeyUse.RECIPIENT)
     keyring = Keyring(tmp_path)
     path = private_path(tmp_path, document.key_id)
@@ -98,7 +99,7 @@ def test_a_widened_mode_is_seen_and_the_old_state_stays(tmp_path: Path) -> None:
         Keyring(tmp_path)
 
 
-def test_a_damaged_file_stops_the_start_and_a_refresh_keeps_everything(tmp_path: Path) -> None:
+def test_a_damaged_file_stops_the_start_and_a_refresh_takes_the_others(tmp_path: Path) -> None:
     old = add(tmp_path, KeyUse.RECIPIENT)
     keyring = Keyring(tmp_path)
     new = add(tmp_path, KeyUse.RECIPIENT)
@@ -106,12 +107,92 @@ def test_a_damaged_file_stops_the_start_and_a_refresh_keeps_everything(tmp_path:
     damaged.write_text("{")
     with pytest.raises(KeyFileError, match=r"damaged\.pub\.json"):
         keyring.refresh()
-    assert [document.key_id for document in keyring.documents()] == [old.key_id]
+    assert {document.key_id for document in keyring.documents()} == {old.key_id, new.key_id}
+    assert keyring.opener(new.key_id)
     with pytest.raises(KeyFileError, match=r"damaged\.pub\.json"):
         Keyring(tmp_path)
     damaged.unlink()
     assert keyring.refresh() is True
     assert {document.key_id for document in keyring.documents()} == {old.key_id, new.key_id}
+
+
+def wide_private(directory: Path) -> None:
+    private_path(directory, add(directory, KeyUse.RECIPIENT).key_id).chmod(0o644)
+
+
+def damaged_document(directory: Path) -> None:
+    (directory / "damaged.pub.json").write_text("{")
+
+
+def open_directory(directory: Path) -> None:
+    directory.chmod(0o777)
+
+
+@pytest.mark.parametrize("slip", [wide_private, damaged_document, open_directory])
+def test_a_slip_elsewhere_hides_no_revocation(tmp_path: Path, slip: Callable[[Path], None]) -> None:
+    signing = add(tmp_path, KeyUse.SIGNING, producer=PRODUCER)
+    recipient = add(tmp_path, KeyUse.RECIPIENT)
+    keyring = Keyring(tmp_path)
+    slip(tmp_path)
+    for document in (signing, recipient):
+        set_status(tmp_path, document, KeyStatus.REVOKED)
+    for _ in range(2):
+        with pytest.raises(KeyFileError):
+            keyring.refresh()
+        assert keyring.signing_key(signing.key_id).status is KeyStatus.REVOKED
+        with pytest.raises(UnknownKeyError):
+            keyring.opener(recipient.key_id)
+
+
+def test_a_faulty_private_file_keeps_its_key_but_not_its_status(tmp_path: Path) -> None:
+    document = add(tmp_path, KeyUse.RECIPIENT)
+    keyring = Keyring(tmp_path)
+    private_path(tmp_path, document.key_id).chmod(0o644)
+    set_status(tmp_path, document, KeyStatus.REVOKED)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        keyring.refresh()
+    with pytest.raises(UnknownKeyError):
+        keyring.opener(document.key_id)
+
+
+def test_a_damaged_document_leaves_its_key_as_it_was(tmp_path: Path) -> None:
+    document = add(tmp_path, KeyUse.SIGNING, producer=PRODUCER)
+    keyring = Keyring(tmp_path)
+    public_path(tmp_path, document.key_id).write_text("{")
+    with pytest.raises(KeyFileError):
+        keyring.refresh()
+    assert keyring.signing_key(document.key_id) == document
+
+
+def test_nobody_enrolls_a_key_through_a_directory_that_others_may_write(tmp_path: Path) -> None:
+    keyring = Keyring(tmp_path)
+    document = add(tmp_path, KeyUse.SIGNING, producer=PRODUCER)
+    tmp_path.chmod(0o777)
+    with pytest.raises(KeyFileError, match="enroll keys of their own"):
+        keyring.refresh()
+    with pytest.raises(UntrustedError):
+        keyring.signing_key(document.key_id)
+
+
+def test_documents_alone_are_read_where_private_files_are_somebody_elses(tmp_path: Path) -> None:
+    document = add(tmp_path, KeyUse.RECIPIENT)
+    private_path(tmp_path, document.key_id).chmod(0o440)
+    keyring = Keyring(tmp_path, private=False)
+    assert keyring.recipient() == document
+    assert keyring.has_private(document)
+    with pytest.raises(UnknownKeyError):
+        keyring.opener(document.key_id)
+
+
+@pytest.mark.parametrize("name", ["0.pub.json", "zzz.pub.json", "old copy.pub.json"])
+def test_a_forgotten_copy_hides_no_revocation_from_who_runs(tmp_path: Path, name: str) -> None:
+    document = add(tmp_path, KeyUse.SIGNING, producer=PRODUCER)
+    keyring = Keyring(tmp_path)
+    shutil.copy(public_path(tmp_path, document.key_id), tmp_path / name)
+    set_status(tmp_path, document, KeyStatus.REVOKED)
+    with pytest.raises(KeyFileError, match="in another file too"):
+        keyring.refresh()
+    assert keyring.signing_key(document.key_id).status is KeyStatus.REVOKED
 
 
 @pytest.mark.parametrize("name", ["0.pub.json", "zzz.pub.json", "old copy.pub.json"])
@@ -198,6 +279,12 @@ def test_the_signer_is_this_hosts_youngest_active_key(tmp_path: Path) -> None:
     assert keyring.signer(PRODUCER).document == new
     with pytest.raises(KeyFileError, match="of producer dc9"):
         keyring.signer("dc9")
+    for document in (old, new):
+        set_status(tmp_path, document, KeyStatus.REVOKED)
+    keyring.refresh()
+    with pytest.raises(KeyFileError, match=f"keys rotate signing {PRODUCER}"):  # init's would be used at once
+        keyring.signer()
+    set_status(tmp_path, old, KeyStatus.ACTIVE)
     set_status(tmp_path, new, KeyStatus.RETIRED)
     keyring.refresh()
     assert keyring.signer().document == old

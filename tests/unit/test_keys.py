@@ -68,6 +68,16 @@ def test_a_private_file_is_never_wider_than_its_owner_whatever_the_umask(tmp_pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes files for other accounts")
+def test_what_root_writes_belongs_to_the_directorys_owner(tmp_path: Path) -> None:
+    """Or root's `keys rotate` would leave a file that the service cannot read, and so not start with."""
+    os.chown(tmp_path, 65534, 65533)
+    document, private = generate(KeyUse.OPS)
+    for path in (write_public(tmp_path, document), write_private(tmp_path, document, private)):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (65534, 65533)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_private_files_of_the_owner_alone_are_taken(tmp_path: Path, mode: int) -> None:
     document, private = generate(KeyUse.OPS)

@@ -143,6 +143,44 @@ def test_a_revoked_key_never_comes_back(directory: Path, tmp_path: Path) -> None
     assert read_public(directory / path.name).status is KeyStatus.REVOKED
 
 
+def test_a_stale_document_puts_no_key_back(directory: Path, tmp_path: Path) -> None:
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    made = document_of(keys("rotate", "recipient", "--directory", directory, "--json"))["keys"][0]
+    document = directory / f"{made['key_id']}.pub.json"
+    stale = tmp_path / "stale.pub.json"
+    stale.write_bytes(document.read_bytes())
+    keys("rotate", "recipient", "--activate", "--yes", "--directory", directory)
+    result = keys("enroll", stale, "--directory", directory, "--yes")
+    assert result.exit_code == 4
+    assert "it is active here" in result.stderr
+    assert read_public(document).status is KeyStatus.ACTIVE
+
+
+def test_a_key_that_two_people_revoked_is_no_quarrel(directory: Path, tmp_path: Path) -> None:
+    path, document = foreign(tmp_path / "usb")
+    directory.mkdir(parents=True)
+    write_public(directory, document.with_status(KeyStatus.REVOKED))
+    write_public(path.parent, document.model_copy(update={"status": KeyStatus.REVOKED}))
+    assert document_of(keys("enroll", path, "--directory", directory, "--json"))["keys"][0]["change"] == "unchanged"
+
+
+def test_enroll_says_when_no_key_in_use_is_left(directory: Path, tmp_path: Path) -> None:
+    """The other consumers of a rotation: OLD's end is brought to them, but not that NEW is in use."""
+    keys("init", "consumer", "--recipient-only", "--directory", directory)
+    (old,) = Keyring(directory).documents()
+    keys("rotate", "recipient", "--directory", directory)
+    usb = tmp_path / "usb"
+    usb.mkdir()
+    retired = write_public(usb, old.with_status(KeyStatus.RETIRED))
+    plan = keys("enroll", retired, "--directory", directory)
+    assert "no active recipient key is left" in " ".join(plan.stdout.split())
+    result = document_of(keys("enroll", retired, "--directory", directory, "--yes", "--json"))
+    assert len(result["warnings"]) == 1
+    assert "enroll the one that is in use now" in result["warnings"][0]
+    path, _ = foreign(tmp_path / "usb2")
+    assert document_of(keys("enroll", path, "--directory", directory, "--json"))["warnings"] == []
+
+
 def test_a_key_of_another_producer_under_a_known_id_is_refused(directory: Path, tmp_path: Path) -> None:
     path, document = foreign(tmp_path / "usb")
     directory.mkdir(parents=True)
@@ -186,6 +224,22 @@ def test_list_says_which_private_files_are_here(directory: Path, tmp_path: Path)
     assert listed[signing.key_id]["private_here"] is False
     assert sum(key["private_here"] for key in listed.values()) == 2
     assert signing.fingerprint in keys("list", "--directory", directory).stdout
+
+
+def test_a_private_file_that_this_account_cannot_use_is_shown_and_stops_no_revocation(directory: Path) -> None:
+    """As in root's shell, where private files are credentials of the service alone."""
+    keys("init", "consumer", "--directory", directory)
+    recipient, ops = (next(iter(Keyring(directory).documents(use))) for use in (KeyUse.RECIPIENT, KeyUse.OPS))
+    (directory / f"{recipient.key_id}.key").chmod(0o440)
+    result = document_of(keys("list", "--directory", directory, "--json"))
+    faults = {key["key_id"]: key["private_fault"] for key in result["keys"]}
+    assert "mode 0440" in faults[recipient.key_id]
+    assert faults[ops.key_id] is None
+    assert "mode 0440" in keys("list", "--directory", directory).stdout
+    assert keys("rotate", "recipient", "--directory", directory).exit_code == 0
+    assert keys("rotate", "recipient", "--activate", "--yes", "--directory", directory).exit_code == 0
+    assert keys("revoke", recipient.key_id, "--yes", "--directory", directory).exit_code == 0
+    assert read_public(directory / f"{recipient.key_id}.pub.json").status is KeyStatus.REVOKED
 
 
 def test_the_directory_comes_from_a_configuration(directory: Path, tmp_path: Path) -> None:

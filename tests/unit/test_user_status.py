@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -74,4 +76,58 @@ def test_a_letter_that_failed_again_before_the_record_of_its_replay_still_waits(
     assert len(outcomes.live_letters) == 1
     assert [outcome["verdict"] for outcome in outcomes.last] == ["dead", "dead", "replayed"]
     take(act.model_copy(update={"replays": 2}))
+    assert outcomes.live_letters == []
+
+
+class Stream:
+    """Writes records of alice's events and lets the outcomes read them."""
+
+    def __init__(self, outcomes: Outcomes, folder: Path) -> None:
+        self._outcomes = outcomes
+        self._ops_key = Keyring(folder).newest(KeyUse.OPS)
+
+    def take(self, event_id: UUID, verdict: Verdict, where: str = "journal", **fields: Any) -> None:
+        assert self._ops_key is not None
+        text = note_text(account="alice", guid=GUID, diagnostic="no entry matches")
+        note = seal_note(text, event_id=event_id, ops_key=self._ops_key)
+        record = Record(event_id=event_id, verdict=verdict, received_at=NOW, note=note, **fields)
+        self._outcomes.read([StreamMessage(0, record.encode(), record_properties(record))], where)
+
+
+@pytest.fixture
+def stream(outcomes: Outcomes, tmp_path: Path) -> Stream:
+    return Stream(outcomes, tmp_path)
+
+
+def test_what_waits_is_told_in_words_by_its_last_try(outcomes: Outcomes, stream: Stream) -> None:
+    event_id = new_event_id()
+    for attempts in (1, 2, 3):
+        stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=attempts)
+    [waits] = outcomes.last
+    assert (waits["verdict"], waits["attempts"]) == ("retry", 3)
+    assert waits["repair"] == "create the user in IdM"
+    assert waits["diagnostic"] == (
+        "waits, and is tried again by itself within 2m; no entry matches; repair: create the user in IdM"
+    )
+    assert outcomes.live_letters == []
+
+
+@pytest.mark.parametrize("end", [Verdict.APPLIED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.DEAD])
+def test_what_has_ended_waits_no_more(outcomes: Outcomes, stream: Stream, end: Verdict) -> None:
+    event_id = new_event_id()
+    stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=1)
+    stream.take(event_id, end, attempts=2)
+    if end is Verdict.DEAD:
+        stream.take(event_id, end, "dead", attempts=2)
+    assert [found["verdict"] for found in outcomes.last] == [end.value]
+
+
+def test_a_replayed_letter_that_waits_again_is_not_ended_by_the_letter(outcomes: Outcomes, stream: Stream) -> None:
+    event_id = new_event_id()
+    stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=1)
+    stream.take(event_id, Verdict.DEAD, reason="user_missing", attempts=30)
+    stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=1, replays=1)
+    stream.take(event_id, Verdict.DEAD, "dead", reason="user_missing", attempts=30)
+    stream.take(event_id, Verdict.REPLAYED, "dead", replays=1, by="eva", why="made the user")
+    assert [found["verdict"] for found in outcomes.last] == ["dead", "replayed", "retry"]
     assert outcomes.live_letters == []

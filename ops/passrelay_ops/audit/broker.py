@@ -15,13 +15,16 @@ from passrelay_schemas.marker import Marker
 from passrelay_schemas.topology import DEAD, EVENTS, JOURNAL
 
 
-def look(connection: BlockingConnection, markers: Mapping[UUID, Marker | None], notes: Notes) -> Whereabouts:
-    """What the streams tell about these accounts."""
+def look(
+    connection: BlockingConnection, markers: Mapping[UUID, Marker | None], notes: Notes, *, journal: bool = True
+) -> Whereabouts:
+    """What the streams tell about these accounts; without `journal` the dead stream alone, which is much shorter."""
     found = Whereabouts(markers, notes)
     if markers and found.readable:
         channel = connection.channel()
         found.waiting = channel.queue_declare(EVENTS, passive=True).method.message_count
         channel.close()
         found.read_dead(read(connection, DEAD))
-        found.read_journal(read(connection, JOURNAL, since=utc_now() - JOURNAL_REACH))
+        if journal:
+            found.read_journal(read(connection, JOURNAL, since=utc_now() - JOURNAL_REACH))
     return found

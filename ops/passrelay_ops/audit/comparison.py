@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
+from passrelay_consumer.decide import Entry
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import BATCH, Entries
-from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, judge
+from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, elsewhere, judge, own_write
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings, IdmSettings
@@ -26,6 +27,9 @@ class Users(Protocol):
     def users(self, name: str | None = None) -> Iterator[AdAccount]:
         """Every user, or one by name."""
 
+    def newer(self, users: Sequence[AdAccount]) -> list[AdAccount]:
+        """The same users, each as the controller with his newest password shows him."""
+
     def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
         """These users as the controller with the newest password of each shows them."""
 
@@ -37,6 +41,9 @@ class Server(Protocol):
 
     def look(self, users: Sequence[AdAccount]) -> list[Sight]:
         """What it shows for each of these users; DirectoryError when it does not answer."""
+
+    def of_guids(self, guids: Collection[UUID]) -> dict[UUID, Entry]:
+        """Entries whose markers have these GUIDs, whatever their names; errors as in `look`."""
 
     def close(self) -> None:
         """Drop the connection."""
@@ -51,6 +58,8 @@ class Comparison:
         self._rules = rules
         self.silent: dict[str, str] = {}
         """IdM servers that did not answer, and why: there nothing is proven."""
+        self.unlisted: dict[str, str] = {}
+        """The same, where it was asked for everybody who has a marker: who was renamed is not known."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +76,7 @@ class Comparison:
         for batch in parts(self._users.users(name), BATCH):
             searched += sum(user.left_out is None for user in batch)
             versions += sum(user.kvno > 0 for user in batch)
-            yield from self._judged(batch)
+            yield from self._judged(self._users.newer(batch))
         if searched and not versions:
             raise ConfigurationError(
                 "AD shows no msDS-KeyVersionNumber of any user: let the account of [domain.ad] read it"
@@ -77,6 +86,20 @@ class Comparison:
         """These users, by what every domain controller shows."""
         for part in parts(guids, BATCH):
             yield from self._judged(list(self._users.newest(part).values()))
+
+    def renamed(self, missing: Sequence[AdAccount]) -> Iterator[tuple[AdAccount, Finding]]:
+        """Who of those whom no search by name finds has an entry all the same: its marker has his GUID."""
+        server = next((one for one in self._servers if one.url not in self.silent), None)
+        if server is None or not missing:
+            return
+        users = {user.guid: user for user in missing}
+        try:
+            found = server.of_guids(users.keys())
+        except DirectoryError as error:
+            self.unlisted[server.url] = str(error)
+            return
+        for guid, entry in found.items():
+            yield users[guid], elsewhere(users[guid], entry, server.url, self._rules)
 
     def _judged(self, batch: Sequence[AdAccount]) -> Iterator[tuple[AdAccount, Finding]]:
         shown = []
@@ -111,7 +134,12 @@ def fault(domain: DomainSettings) -> str | None:
 
 def rules(domain: DomainSettings, idm: IdmSettings) -> Rules:
     """The rules of one domain."""
-    return Rules(domain.epoch, idm.protected_groups, idm_newer_wins=idm.initial == "idm-newer-wins")
+    return Rules(
+        domain.epoch,
+        idm.protected_groups,
+        idm_newer_wins=idm.initial == "idm-newer-wins",
+        own_write=own_write(idm.timeout_seconds),
+    )
 
 
 def servers(domain: DomainSettings, idm: IdmSettings) -> list[Entries]:

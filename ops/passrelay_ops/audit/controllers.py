@@ -1,4 +1,4 @@
-"""AD's side of an audit: every user from one domain controller, and single ones from all of them."""
+"""AD's side of an audit: every user of one domain controller, with the newest password that any controller has."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ _TOGETHER = 100
 
 
 class Controllers:
-    """A context with a connection to the first controller that answers, and to the others when they are needed."""
+    """A context with a connection to the first controller that answers, and to all others.
+
+    Replication may lag, so that one controller alone can be behind: each user is taken from the controller that has his
+    newest password.
+    """
 
     def __init__(self, ad: AdSettings) -> None:
         self._ad = ad
         self._stack = ExitStack()
         self._first: Controller | None = None
-        self._others: list[Controller] | None = None
+        self._others: list[Controller] = []
         self._base = ""
         self.silent: dict[str, str] = {}
-        """Controllers that did not answer when all were asked, and why."""
+        """Controllers that did not answer, and why: what they alone know is not known."""
 
     def __enter__(self) -> Self:
         controller = reach(self._ad)
         try:
             self._first = self._stack.enter_context(controller)
-            root = self._first.root()
+            self._base = _base(self._first)
+            self._others = [other for url in self._ad.servers if url != self.url for other in self._answering(url)]
         except DirectoryError as error:
             self._stack.close()
             raise UnavailableError(f"{controller.url}: {error}") from None
-        if not root.get("defaultnamingcontext"):
+        except ConfigurationError:
             self._stack.close()
-            raise ConfigurationError(f"{controller.url}: no domain controller: check [domain.ad] servers")
-        self._base = root["defaultnamingcontext"][0].decode("utf-8", "replace")
+            raise
         return self
 
     def __exit__(
@@ -60,38 +64,49 @@ class Controllers:
         if self._first is not None:
             yield from self._search(self._first, account.users(name))
 
-    def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
-        """These users as the controller that has the newest password of each shows them, of all that answer.
+    def newer(self, users: Sequence[AdAccount]) -> list[AdAccount]:
+        """The same users, each as the controller with his newest password shows him, of all that answer."""
+        found = {user.guid: user for user in users}
+        self._ask_the_others(found, list(found))
+        return list(found.values())
 
-        Replication may lag, so that one controller alone can be behind. Who is missing was deleted.
-        """
+    def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
+        """These users as the controller with the newest password of each shows them. Who is missing was deleted."""
         found: dict[UUID, AdAccount] = {}
-        for part in _parts(list(guids)):
-            for controller in self._every():
+        wanted = list(guids)
+        for part in _parts(wanted):
+            if self._first is not None:
+                found |= {user.guid: user for user in self._search(self._first, account.by_guid(part))}
+        self._ask_the_others(found, wanted)
+        return found
+
+    def _ask_the_others(self, found: dict[UUID, AdAccount], guids: Sequence[UUID]) -> None:
+        """Put into `found` whatever is newer elsewhere."""
+        for part in _parts(guids):
+            for controller in self._others:
+                if controller.url in self.silent:
+                    continue
                 try:
                     shown = list(self._search(controller, account.by_guid(part)))
                 except UnavailableError as error:
-                    if controller is self._first:
-                        raise
                     self.silent[controller.url] = str(error)
                     continue
                 for user in shown:
                     known = found.get(user.guid)
                     if known is None or user.place > known.place:
                         found[user.guid] = user
-        return found
 
-    def _every(self) -> list[Controller]:
-        if self._others is None:
-            self._others = []
-            for url in self._ad.servers:
-                if url != self.url:
-                    try:
-                        self._others.append(self._stack.enter_context(Controller(url, self._ad)))
-                    except DirectoryError as error:
-                        self.silent[url] = str(error)
-        first = [] if self._first is None else [self._first]
-        return first + [controller for controller in self._others if controller.url not in self.silent]
+    def _answering(self, url: str) -> Iterator[Controller]:
+        """The controller, connected; nothing when it is silent. ConfigurationError when it is of another domain."""
+        try:
+            controller = self._stack.enter_context(Controller(url, self._ad))
+            base = _base(controller)
+        except DirectoryError as error:
+            self.silent[url] = str(error)
+            return
+        if base.lower() != self._base.lower():
+            raise ConfigurationError(f"{url}: a controller of {base}, not of {self._base}: check [domain.ad] servers")
+        yield controller
 
     def _search(self, controller: Controller, search_filter: str) -> Iterator[AdAccount]:
         try:
@@ -101,6 +116,14 @@ class Controllers:
                     yield user
         except DirectoryError as error:
             raise UnavailableError(f"{controller.url}: {error}: AD could not be read to its end") from None
+
+
+def _base(controller: Controller) -> str:
+    """The domain's own naming context. ConfigurationError when the server has none."""
+    contexts = controller.root().get("defaultnamingcontext")
+    if not contexts:
+        raise ConfigurationError(f"{controller.url}: no domain controller: check [domain.ad] servers")
+    return contexts[0].decode("utf-8", "replace")
 
 
 def _parts(guids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
@@ -14,6 +16,7 @@ from passrelay_ops.audit.match import Matcher
 from passrelay_ops.audit.state import Sight
 from passrelay_schemas.errors import MarkerError
 from passrelay_schemas.event import Account
+from passrelay_schemas.marker import Marker
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 BATCH = 50
@@ -21,6 +24,9 @@ BATCH = 50
 _MOST_PER_USER = 4
 """Entries a batch may find for each of its users; with more the match filter hits whole crowds, and each is searched
 alone."""
+
+_PAGED, _PAGE = "1.2.840.113556.1.4.319", 500
+"""Simple paged results (RFC 2696)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,43 @@ class Entries(Directory):
         for index, sight in zip(wanted, self._together(accounts), strict=True):
             sights[index] = sight
         return sights
+
+    def of_guids(self, guids: Collection[UUID]) -> dict[UUID, Entry]:
+        """Entries whose markers have these GUIDs, whatever their names; every marker of the server is read for it.
+
+        No index has a GUID inside a marker. Staged and preserved users do not count.
+        """
+        marker = self._settings.marker_attribute
+        found: dict[UUID, str] = {}
+        for dn, values in self._pages(f"({marker}=*)", [marker]):
+            try:
+                guid = Marker.parse(next(iter(_folded(values)[marker.lower()])).decode("utf-8", "replace")).guid
+            except (KeyError, StopIteration, MarkerError):
+                continue
+            if guid in guids and not out_of_use(dn):
+                found[guid] = dn
+        entries = {guid: self._read(dn) for guid, dn in found.items()}
+        return {guid: entry for guid, entry in entries.items() if entry is not None}
+
+    def _read(self, dn: str) -> Entry | None:
+        try:
+            return self.read(dn)
+        except MarkerError:
+            return None
+
+    def _pages(self, search_filter: str, attributes: list[str]) -> Iterator[tuple[str, dict[str, list[bytes]]]]:
+        """Everything below the search base that the filter hits (RFC 2696); a page is in memory at a time."""
+        page: dict[str, Any] = {"attributes": attributes, "paged_size": _PAGE}
+        base = self._domain.search_base or ""
+        while True:
+            connection = self._check(lambda opened: opened.search(base, search_filter, "SUBTREE", **page))
+            for item in connection.response or []:
+                if item["type"] == "searchResEntry":
+                    yield item["dn"], item["raw_attributes"]
+            controls = connection.result.get("controls") or {}
+            page["paged_cookie"] = controls.get(_PAGED, {}).get("value", {}).get("cookie")
+            if not page["paged_cookie"]:
+                return
 
     def _together(self, accounts: Sequence[Account]) -> list[Sight]:
         """Who is found for sure in one search is; who is not, is what the consumer's own search says."""

@@ -30,6 +30,8 @@ class Result:
         self._kept: dict[UUID, tuple[AdAccount, Finding]] = {}
         self._traces: dict[UUID, Trace] = {}
         self._said: dict[UUID, str] = {}
+        self.overwrite_idm = False
+        """Whoever has a younger password in IdM is to get AD's all the same."""
         self.repaired: list[str] = []
         """Names of those who were not in sync and are, after a repair."""
 
@@ -39,6 +41,11 @@ class Result:
             self._take(user, finding)
             seen()
         self.again(comparison, [guid for guid, (_, finding) in self._kept.items() if of_the_moment(finding)])
+        missing = [user for user, finding in self._kept.values() if finding.state is State.NOT_IN_IDM]
+        for user, finding in comparison.renamed(missing):
+            del self._kept[user.guid]
+            self.counts[State.NOT_IN_IDM] -= 1
+            self._take(user, finding)
 
     def again(self, comparison: Comparison, guids: Iterable[UUID]) -> None:
         """Look at these of the listed users once more."""
@@ -73,14 +80,24 @@ class Result:
 
     def curable(self) -> list[UUID]:
         """Whom AD's current password heals once it comes again: the consumer would write it."""
-        causes = {Cause.NONE, Cause.ONE_SERVER}
-        states = {State.BEHIND, State.NEVER_SYNCED}
-        return [guid for guid, (_, found) in self._kept.items() if found.state in states and found.cause in causes]
+        return [guid for guid, (_, found) in self._kept.items() if self._writes(found)]
 
-    def letters(self) -> frozenset[UUID]:
-        """The dead letters of those."""
-        traces = (self._traces.get(guid) for guid in self.curable())
-        return frozenset(trace.event_id for trace in traces if trace is not None and trace.event_id is not None)
+    def _writes(self, found: Finding) -> bool:
+        if found.cause is Cause.IDM_NEWER:
+            return self.overwrite_idm and found.state is State.BEHIND
+        return found.state in {State.BEHIND, State.NEVER_SYNCED} and found.cause in {Cause.NONE, Cause.ONE_SERVER}
+
+    def younger_in_idm(self) -> list[tuple[AdAccount, Finding]]:
+        """Who has a password of IdM's own that came after AD's, or tried to set one."""
+        return [
+            (user, found)
+            for user, found in self._kept.values()
+            if found.state is State.CHANGED_IN_IDM or found.cause is Cause.IDM_NEWER
+        ]
+
+    def traces(self) -> dict[UUID, Trace]:
+        """What was found of those who can be healed."""
+        return {guid: self._traces[guid] for guid in self.curable() if guid in self._traces}
 
     def say(self, guid: UUID, repair: str) -> None:
         """Put a user's repair into other words."""

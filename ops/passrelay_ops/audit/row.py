@@ -15,6 +15,7 @@ from passrelay_schemas.verdict import REPAIRS, Reason
 
 COLUMNS = ("domain", "user", "state", "ad_kvno", "ad_changed_at", "applied_at", "where", "detail", "repair", "guid")
 _CAPTURE = "`passrelay producer capture --user {user}` on a domain controller of {domain}"
+_REBIND = "`passrelay idm marker rebind {user} --guid {guid} --yes`"
 _BY_CAUSE = {
     Cause.AMBIGUOUS: REPAIRS[Reason.AMBIGUOUS],
     Cause.EPOCH: "set [[domain]] epoch here as on the consumers (docs/runbooks/restores.md)",
@@ -22,6 +23,8 @@ _BY_CAUSE = {
     Cause.AHEAD: "was AD restored from a backup? Then raise the [[domain]] epoch (docs/runbooks/restores.md)",
     Cause.UNREADABLE: "correct the marker as Directory Manager; no other program may write it",
     Cause.NO_VERSION: "let the account of [domain.ad] read msDS-KeyVersionNumber of this user",
+    Cause.RENAMED: "give the entry his name in AD again (`ipa user-mod OLD --rename=NEW`, or its ntUserDomainId), or "
+    "mend [[domain]] match; then {capture}",
     Cause.ONE_SERVER: "replication is behind or broken: repair it, then `passrelay settle --since 24h`",
 }
 
@@ -48,7 +51,7 @@ class Row:
     @classmethod
     def of(cls, domain: str, user: AdAccount, finding: Finding, trace: Trace | None) -> Self:
         """The row of a user; `trace` is None where nobody looked for his password on its way."""
-        detail = "; ".join(text for text in (finding.detail, trace.detail if trace else "") if text)
+        detail = "; ".join(text for text in (finding.detail, _of_the_trace(finding, trace)) if text)
         return cls(
             domain=domain,
             user=user.name,
@@ -90,17 +93,23 @@ def advice(domain: str, user: AdAccount, finding: Finding, trace: Trace | None) 
             f"`passrelay idm marker reset {user.name} --yes`, then {capture}"
         )
     if finding.cause is Cause.IDENTITY:
-        return REPAIRS[Reason.IDENTITY]
+        rebind = _REBIND.format(user=user.name, guid=user.guid)
+        return f"find out whose the entry is; if it is this user's: {rebind}, then {capture}"
     if finding.cause is Cause.IDM_NEWER and finding.state is State.BEHIND:
         return f"his next change in AD wins; to give him AD's password now: {capture}"
     if finding.cause is Cause.IDM_NEWER:
-        return (
-            "his next change in AD wins; to give him AD's password now: "
-            f"`passrelay idm marker rebind {user.name} --guid {user.guid} --yes`, then {capture}"
-        )
+        rebind = _REBIND.format(user=user.name, guid=user.guid)
+        return f"his next change in AD wins; to give him AD's password now: {rebind}, then {capture}"
     if finding.cause in _BY_CAUSE:
-        return _BY_CAUSE[finding.cause]
+        return _BY_CAUSE[finding.cause].replace("{capture}", capture)
     return _of_the_way(capture, finding, trace)
+
+
+def _of_the_trace(finding: Finding, trace: Trace | None) -> str:
+    if trace is None or not trace.applied:
+        return "" if trace is None else trace.detail
+    lost = "no entry has it any more" if finding.state is State.NOT_IN_IDM else "the entry may be an older copy"
+    return f"{trace.detail}: {lost}"
 
 
 def _of_the_way(capture: str, finding: Finding, trace: Trace | None) -> str:

@@ -14,8 +14,10 @@ from passrelay_schemas.filetime import to_datetime
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
 
-_OWN_WRITE = timedelta(seconds=10)
+OWN_WRITE = timedelta(seconds=10)
 """krbLastPwdChange and applied_at are of one server's clock: further apart they are of two writes (docs/adr/0010)."""
+_CLOCK = timedelta(seconds=2)
+"""Both are known to the second only."""
 
 
 class State(StrEnum):
@@ -36,10 +38,12 @@ WORDS = {
     State.NEVER_SYNCED: "IdM never got one from AD",
     State.NOT_IN_IDM: "not in IdM",
     State.EXCLUDED: "never carried to IdM",
-    State.CHANGED_IN_IDM: "IdM had this password, and has another now",
+    State.CHANGED_IN_IDM: "IdM had this password, and another was set there since, or tried to be set",
     State.UNEXPLAINED: "not to be compared",
 }
 """Each state, said of AD's newest password."""
+_SET = "set (or tried to be set)"
+"""IPA's plugin moves krbLastPwdChange also for a user's own change that it refuses ("Too soon to change password")."""
 QUIET = frozenset({State.IN_SYNC, State.EXCLUDED})
 """Nothing to do: counted, and listed only when everything is."""
 _WORST_LAST = (
@@ -65,6 +69,7 @@ class Cause(StrEnum):
     AHEAD = "ahead"
     NO_VERSION = "no_version"
     ONE_SERVER = "one_server"
+    RENAMED = "renamed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,13 @@ class Rules:
     epoch: int
     protected_groups: Sequence[str] = ()
     idm_newer_wins: bool = True
+    own_write: timedelta = OWN_WRITE
+    """A password's time may lie so much after our write of it: as long as we wait for the server's answer."""
+
+
+def own_write(timeout_seconds: float) -> timedelta:
+    """Rules.own_write where a consumer waits so long for its modify ([idm] timeout_seconds)."""
+    return max(OWN_WRITE, timedelta(seconds=timeout_seconds) + _CLOCK)
 
 
 def judge(user: AdAccount, sights: Sequence[Sight], rules: Rules) -> Finding:
@@ -142,7 +154,7 @@ def _at_entry(user: AdAccount, entry: Entry, sight: Sight, rules: Rules) -> Find
     if FLOOR in marker.flags:
         return _at_floor(marker, compared)
     if compared < 0:
-        return _behind(user, entry, known)
+        return _behind(user, entry, known, rules)
     if compared > 0:
         detail = f"IdM has version {known.kvno}, AD shows {user.kvno} only"
         return Finding(State.UNEXPLAINED, detail, Cause.AHEAD)
@@ -150,7 +162,17 @@ def _at_entry(user: AdAccount, entry: Entry, sight: Sight, rules: Rules) -> Find
         return Finding(State.BEHIND, "the marker stands beside the password of another change")
     if sight.times_kept and entry.password_removed:
         return Finding(State.BEHIND, "the entry has lost its password (it was preserved, or restored)")
-    return _same_version(entry, marker)
+    return _same_version(entry, marker, rules)
+
+
+def elsewhere(user: AdAccount, entry: Entry, server: str, rules: Rules) -> Finding:
+    """For a user whom no search by name finds, while the marker of this entry is his: one of the two was renamed."""
+    protected = protection(entry, rules.protected_groups)
+    if protected is not None or entry.marker is None or entry.known is None:
+        return Finding(State.EXCLUDED if protected else State.NOT_IN_IDM, protected or "no IdM entry matches")
+    detail = f"{entry.dn} is his by its marker (version {entry.known.kvno}), and is not found by his name any more"
+    state = State.BEHIND if _compare(user, entry.known, rules.epoch) < 0 else State.UNEXPLAINED
+    return Finding(state, detail, Cause.RENAMED, server, entry.marker)
 
 
 def _without_marker(user: AdAccount, entry: Entry, rules: Rules) -> Finding:
@@ -158,7 +180,7 @@ def _without_marker(user: AdAccount, entry: Entry, rules: Rules) -> Finding:
         return Finding(State.NEVER_SYNCED, "the entry has no password from AD yet")
     if to_datetime(user.changed_at) >= entry.last_change:
         return Finding(State.NEVER_SYNCED, "the entry has no password from AD yet")
-    detail = "the entry has no password from AD yet, and IdM's own is younger than AD's: it stays"
+    detail = f"the entry has no password from AD yet, and IdM's own, {_SET}, is younger than AD's: it stays"
     return Finding(State.NEVER_SYNCED, detail, Cause.IDM_NEWER)
 
 
@@ -197,26 +219,28 @@ def _at_floor(floor: Marker, compared: int) -> Finding:
     return Finding(State.EXCLUDED, f"an operator's floor of {floor.applied_at} shuts this version out")
 
 
-def _behind(user: AdAccount, entry: Entry, known: Marker) -> Finding:
+def _behind(user: AdAccount, entry: Entry, known: Marker, rules: Rules) -> Finding:
     detail = f"IdM has version {known.kvno} of {known.applied_at}, AD has {user.kvno}"
-    changed = _changed_in_idm(entry, known)
+    changed = _changed_in_idm(entry, known, rules)
     if changed is None or not user.changed_at or to_datetime(user.changed_at) >= changed:
         return Finding(State.BEHIND, detail)
     # Both clocks count here, so that it is for a person: AD's would come over a password of the user's own choice.
-    return Finding(State.BEHIND, f"{detail}; a younger one was set in IdM at {_text(changed)}", Cause.IDM_NEWER)
+    return Finding(State.BEHIND, f"{detail}; a younger one was {_SET} in IdM at {_text(changed)}", Cause.IDM_NEWER)
 
 
-def _same_version(entry: Entry, marker: Marker) -> Finding:
-    changed = _changed_in_idm(entry, marker)
+def _same_version(entry: Entry, marker: Marker, rules: Rules) -> Finding:
+    changed = _changed_in_idm(entry, marker, rules)
     if changed is not None:
-        return Finding(State.CHANGED_IN_IDM, f"somebody set another password in IdM at {_text(changed)}")
+        return Finding(State.CHANGED_IN_IDM, f"another password was {_SET} in IdM at {_text(changed)}")
     return Finding(State.IN_SYNC)
 
 
-def _changed_in_idm(entry: Entry, marker: Marker) -> datetime | None:
-    """When somebody else set a password after our write."""
+def _changed_in_idm(entry: Entry, marker: Marker, rules: Rules) -> datetime | None:
+    """When somebody else set a password after our write, or tried to."""
     written = datetime.fromisoformat(marker.applied_at)
-    return entry.last_change if entry.last_change is not None and entry.last_change - written > _OWN_WRITE else None
+    return (
+        entry.last_change if entry.last_change is not None and entry.last_change - written > rules.own_write else None
+    )
 
 
 def _text(moment: datetime) -> str:

@@ -40,6 +40,8 @@ class Trace:
     """Of a dead letter, or of the last try."""
     event_id: UUID | None = None
     """The dead letter."""
+    applied: bool = False
+    """A consumer has written it, so that the entry must have lost it, or be gone."""
 
 
 @dataclass(slots=True)
@@ -108,9 +110,11 @@ class Whereabouts:
         """Where the newest password of a wanted account is."""
         if not self.readable or user.guid not in self._wanted:
             return Trace(UNKNOWN)
-        traces = [_of(event_id, event) for event_id, event in self._wanted[user.guid].events.items()]
+        # The newest event first: an older one brings an older password.
+        events = sorted(self._wanted[user.guid].events.items(), key=lambda item: item[0].int, reverse=True)
+        traces = [_of(event_id, event) for event_id, event in events]
         if traces:
-            return min(traces, key=_weight)
+            return next((trace for trace in traces if trace.where != UNKNOWN), traces[0])
         if self.waiting and user.changed_at and now - to_datetime(user.changed_at) < _JUST_NOW:
             return Trace(IN_FLIGHT, "changed within the last minute")
         if self.waiting:
@@ -123,27 +127,20 @@ def _of(event_id: UUID, event: _Event) -> Trace:
         found = event.outcome
         at = rfc3339(found.applied_at or found.received_at)
         because = f" ({found.reason})" if found.reason else ""
-        text = (
-            f"{found.verdict.value}{because} at {at} on {found.server or 'no server'}: the entry may be an older copy"
-        )
-        return Trace(UNKNOWN, text)
+        text = f"{found.verdict.value}{because} at {at} on {found.server or 'no server'}"
+        return Trace(UNKNOWN, text, applied=found.verdict is Verdict.APPLIED)
     if event.letter is not None and event.letter.verdict is Verdict.REPLAYED:
         return Trace(IN_FLIGHT, f"replayed by {event.letter.by or 'somebody'}", _reason(event.reason))
     if event.letter is not None:
         by = f", discarded by {event.letter.by or 'somebody'}" if event.letter.verdict is Verdict.DISCARDED else ""
         captured = f"captured {rfc3339(captured_at(event_id))}" if event_id.version == 7 else "of unknown age"
-        return Trace(f"dead:{event.reason}", f"a dead letter, {captured}{by}", _reason(event.reason), event_id)
+        replays = f", replayed {event.letter.replays} times" if event.letter.replays else ""
+        text = f"a dead letter, {captured}{replays}{by}"
+        return Trace(f"dead:{event.reason}", text, _reason(event.reason), event_id)
     if event.retry is not None:
         reason = _reason(event.retry.reason)
         return Trace(IN_FLIGHT, f"tried {event.retry.attempts} times, last: {event.retry.reason}", reason)
     return Trace(UNKNOWN)
-
-
-def _weight(trace: Trace) -> int:
-    """What heals by itself comes first, then what a person can heal."""
-    if trace.where == IN_FLIGHT:
-        return 0
-    return 1 if trace.event_id is not None else 2
 
 
 def _reason(text: str | None) -> Reason | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,20 +16,17 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from passrelay_ops.audit import broker, comparison, healing, sheet
-from passrelay_ops.audit.comparison import Comparison
-from passrelay_ops.audit.controllers import Controllers
+from passrelay_ops.audit import comparison, healing, sheet
+from passrelay_ops.audit import repair as repairing
 from passrelay_ops.audit.result import Result
 from passrelay_ops.audit.row import Row
+from passrelay_ops.audit.sides import sides
 from passrelay_ops.audit.state import State
-from passrelay_ops.audit.whereabouts import Whereabouts
-from passrelay_ops.connection import connect, server_version
-from passrelay_ops.notes import Notes
 from passrelay_ops.options import AsJson, OpsConfig, default_path
 from passrelay_ops.report import Report, printable
-from passrelay_schemas.errors import ConfigurationError, PassrelayError, UnavailableError
-from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings, ProducerSettings
+from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.order import Order
+from passrelay_schemas.settings import DomainSettings, OpsSettings, ProducerSettings
 from passrelay_schemas.settings_file import load
 
 _CONFIG = default_path("ops")
@@ -48,19 +46,23 @@ def audit(
     producer_config: Annotated[
         Path | None, typer.Option(metavar="PATH", help=f"The producer of this host, if not {_PRODUCER}.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="No effect: a repair can be repeated and loses nothing.")] = False,
+    overwrite_idm: Annotated[
+        bool, typer.Option("--overwrite-idm", help="Repair also where a younger password was set, or tried, in IdM.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do --overwrite-idm; no other repair needs it.")] = False,
     config: OpsConfig = _CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Compare AD's password version of every user with IdM's entry. Exit code 1 when IdM lacks one."""
-    del yes
     with Report("audit", as_json=as_json) as report:
         report["users"], report["counts"] = [], {}
         if csv == "-" and as_json:
             raise ConfigurationError("--csv -: stdout belongs to the --json document: give a file")
+        if overwrite_idm and not repair:
+            raise ConfigurationError("--overwrite-idm: says what --repair may do: give both")
         settings = load(OpsSettings, config)
         idm = settings.idm
-        chosen = _domains(settings, domain)
+        chosen = _domains(report, settings, domain)
         if idm is None:
             raise ConfigurationError(f"{config}: [idm] is missing: an audit reads both sides")
         producer = _producer(producer_config) if repair else None
@@ -68,77 +70,18 @@ def audit(
         for one in chosen:
             result = Result(one.name, everybody=everybody)
             results.append(result)
-            with _sides(report, one, idm) as compared:
+            with sides(report, one, idm) as compared:
                 with _bar(one.name) as seen:
                     result.compare(compared, user, seen)
-                _trace(report, settings, result)
+                if overwrite_idm:
+                    repairing.let_in(report, result, compared, one, idm, captures=producer is not None, yes=yes)
+                repairing.trace(report, settings, result)
                 if repair and result.curable():
-                    _repair(report, settings, result, compared, producer, wait)
+                    repairing.repair(report, settings, result, compared, producer, wait)
         if user is not None and not any(result.counts.total() for result in results):
             raise ConfigurationError(f"--user {user!r:.60}: AD has no such user: give his sAMAccountName or UPN")
         _tell(report, results, csv)
         _judge(report, results, strict=strict)
-
-
-@contextmanager
-def _sides(report: Report, domain: DomainSettings, idm: IdmSettings) -> Iterator[Comparison]:
-    """Both sides of a domain, connected; what did not answer is told at the end."""
-    if domain.ad is None:
-        raise ConfigurationError(f"[[domain]] {domain.name}: [domain.ad] is missing")
-    servers = comparison.servers(domain, idm)
-    with Controllers(domain.ad) as ad, Comparison(ad, servers, comparison.rules(domain, idm)) as compared:
-        report.servers["samba"], report.servers["directory"] = ad.url, ", ".join(idm.servers)
-        yield compared
-        for url, why in ad.silent.items():
-            report.progress(f"{url}: {why}: this controller was not asked")
-        for url, why in compared.silent.items():
-            fault = f"{why}: nothing is proven there: start it or repair the way to it, then audit again"
-            report.fail("directory", url, fault, exit_code=UnavailableError.exit_code)
-
-
-def _trace(report: Report, settings: OpsSettings, result: Result) -> None:
-    """Where the missing passwords are; without broker or ops key that is unknown, and the comparison stands."""
-    notes = Notes(Keyring.of(settings.keys))
-    wanted = result.wanted()
-    if not wanted:
-        return
-    if not notes.readable:
-        report.progress(f"no private ops key in {settings.keys.directory}: where a password waits is not known")
-        result.trace(Whereabouts({}, notes))
-        return
-    try:
-        with connect(settings.broker) as connection:
-            report.servers["rabbitmq"] = server_version(connection)
-            result.trace(broker.look(connection, wanted, notes))
-    except PassrelayError as error:
-        report.progress(f"{error}; where a password waits is not known")
-        result.trace(Whereabouts({}, notes))
-
-
-def _repair(
-    report: Report,
-    settings: OpsSettings,
-    result: Result,
-    compared: Comparison,
-    producer: ProducerSettings | None,
-    seconds: float,
-) -> None:
-    """Do what can be done from here, wait for it, and look again where the rest is."""
-    try:
-        if result.letters():
-            with connect(settings.broker) as connection:
-                count = healing.replay(result, connection, report.progress)
-            report.progress(f"{count} dead letters were replayed")
-        if producer is None:
-            report.progress("this host has no producer of a domain controller: nothing is captured again from here")
-        else:
-            count = healing.recapture(result, producer)
-            report.progress(f"{count} users of {result.domain} were captured again")
-    except PassrelayError as error:
-        report.fail("repair", result.domain, str(error), exit_code=error.exit_code)
-    healing.wait(result, compared, seconds)
-    report.progress(f"{len(result.repaired)} users were repaired, {result.drift.total()} are not in sync")
-    _trace(report, settings, result)
 
 
 @contextmanager
@@ -177,6 +120,8 @@ def _save(path: str, rows: list[Row]) -> None:
         # Names of accounts: for the operator alone, like everything that he keeps.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fchmod(descriptor, 0o600)  # it may have been there before
             sheet.write(file, rows)
     except OSError as error:
         raise ConfigurationError(f"--csv {path}: {error.strerror}: name a file that can be written") from None
@@ -208,14 +153,23 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _domains(settings: OpsSettings, name: str | None) -> list[DomainSettings]:
-    """The domains that can be audited; ConfigurationError when the one that was named, or all, cannot be."""
+def _domains(report: Report, settings: OpsSettings, name: str | None) -> list[DomainSettings]:
+    """The domains that can be audited; ConfigurationError when the one that was named, or all, cannot be.
+
+    Of the others is told that nothing is proven there: a fault, unless no AD stands behind them.
+    """
     wanted = [domain for domain in settings.domain if name is None or domain.name == name.lower().rstrip(".")]
     if not wanted:
         raise ConfigurationError(f"--domain {name}: no such [[domain]]" if name else "ops.toml has no [[domain]]")
     faults = {domain.name: fault for domain in wanted if (fault := comparison.fault(domain)) is not None}
     if len(faults) == len(wanted):
         raise ConfigurationError("; ".join(f"[[domain]] {where}: {fault}" for where, fault in faults.items()))
+    report["not_compared"] = [{"domain": where, "why": fault} for where, fault in faults.items()]
+    for domain in wanted:
+        if domain.name in faults and domain.order is Order.TIME:
+            report.progress(f"[[domain]] {domain.name}: not compared: {faults[domain.name]}")
+        elif domain.name in faults:
+            report.fail("audit", domain.name, faults[domain.name], exit_code=ConfigurationError.exit_code)
     return [domain for domain in wanted if domain.name not in faults]
 
 

@@ -63,7 +63,7 @@ def _table(rows: Sequence[Row]) -> Table:
         for row in group:
             failed = row.result is Result.FAIL
             table.add_row(shown, row.id, "FAIL" if failed else row.result.value, row.detail)
-            if failed:
+            if row.repair and row.result is not Result.OK:
                 table.add_row("", "", "repair", row.repair)
             shown = ""
         table.add_section()

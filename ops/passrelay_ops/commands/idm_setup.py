@@ -12,7 +12,7 @@ from rich.table import Table
 
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import password_file, setting_up, undo, work
-from passrelay_ops.idm.checks import rows
+from passrelay_ops.idm.checks import others_with_access, rows
 from passrelay_ops.idm.ldif import Record, render
 from passrelay_ops.idm.login import DIRECTORY_MANAGER, Login, ask
 from passrelay_ops.idm.plan import Step, missing
@@ -103,6 +103,9 @@ def _set_up(
 ) -> None:
     steps = setting_up.plan(site, needed, views)
     made = False
+    if setting_up.needs_password(site, views) and (others := others_with_access(site, needed, views[0])):
+        names = ", ".join(others)
+        report.progress(f"a second account: the access rules there are for {names}: is [idm] bind_dn right?")
     say_plan(report, steps, nothing="nothing is missing")
     if yes and steps:
         made = setting_up.needs_password(site, views) and password_file.ensure(site.password_file)

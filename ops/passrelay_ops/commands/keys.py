@@ -9,7 +9,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from passrelay_ops import key_files
+from passrelay_ops import key_enrolment, key_files
 from passrelay_ops.commands import keys_retire, keys_revoke, keys_rotate
 from passrelay_ops.key_options import Folder, PassphraseFile, keys_settings
 from passrelay_ops.options import AnyConfig, AsJson, RoleName, Yes
@@ -89,7 +89,7 @@ def enroll(
     """Show whose keys these are; with --yes, trust them on this host. Compare the fingerprint by voice first."""
     with Report("keys", as_json=as_json) as report:
         target = keys_settings(directory, config, role).directory
-        plan = key_files.plan(target, files)
+        plan = key_enrolment.plan(target, files)
         table = Table("file", "key", "use", "producer", "algorithm", "change", "fingerprint")
         for enrolment in plan:
             key = enrolment.document
@@ -98,13 +98,17 @@ def enroll(
                 str(enrolment.source), key.key_id, key.use, owner, key.algorithm, enrolment.change, key.fingerprint
             )
         report.say(table)
+        lost = key_enrolment.left_without(target, plan)
+        for warning in lost:
+            report.say(f"warning: {warning}")
         if yes:
-            key_files.enroll(target, plan)
+            key_enrolment.enroll(target, plan)
             report.say(f"enrolled in {target}")
         elif any(enrolment.changes for enrolment in plan):
             report.say(f"nothing was written to {target}: compare the fingerprints, then add --yes")
         report["directory"] = str(target)
         report["written"] = yes
+        report["warnings"] = lost
         report["keys"] = [
             {
                 **key_files.describe(target, enrolment.document),
@@ -127,7 +131,10 @@ def list_(
     with Report("keys", as_json=as_json) as report:
         settings = keys_settings(directory, config, role, passphrase_file)
         target = settings.directory
-        keys = [key_files.describe(target, document) for document in Keyring.of(settings).documents()]
+        keys = [
+            key_files.describe(target, document) | {"private_fault": key_files.private_fault(settings, document)}
+            for document in Keyring.of(settings, private=False).documents()
+        ]
         table = Table(
             "key", "use", "algorithm", "producer", "status", "created", "since", "private here", "fingerprint"
         )
@@ -151,4 +158,6 @@ def list_(
 def _private(key: dict[str, Any]) -> str:
     if not key["private_here"]:
         return "no"
+    if key["private_fault"]:
+        return f"yes, but not for this account: {key['private_fault']}"
     return f"keep until {key['private_kept_until']}" if key["private_kept_until"] else "yes"

@@ -12,12 +12,14 @@ from passrelay_ops.connection import connect, server_version
 from passrelay_ops.key_retirement import Objection
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import Report
+from passrelay_ops.stream import read
 from passrelay_schemas.errors import SafetyError
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, write_public
 from passrelay_schemas.settings import OpsSettings
 from passrelay_schemas.settings_file import load
+from passrelay_schemas.topology import DEAD
 
 _CONFIG = default_path("ops")
 _HORIZON_HOURS = 24
@@ -37,7 +39,7 @@ def retire(
     """Retire a key that nothing new uses, with --yes. Refused (4) while something may still be on its way to it."""
     with Report("keys", as_json=as_json) as report:
         settings = load(OpsSettings, config)
-        keyring = Keyring.of(settings.keys)
+        keyring = Keyring.of(settings.keys, private=False)
         key = key_files.known(keyring, key_id)
         key_retirement.check_status(key)
         written = False
@@ -45,7 +47,14 @@ def retire(
             with connect(settings.broker) as connection:
                 report.servers["rabbitmq"] = server_version(connection)
                 found = objections(connection, settings, keyring, key, frozenset(despite or ()))
+                letters = key_evidence.letters(read(connection, DEAD), key.key_id)
             report["objections"] = [{"subject": item.subject, "detail": item.detail} for item in found]
+            report["letters"] = letters
+            if letters:
+                report.say(
+                    f"{letters} live letters are sealed to the key. Retired, it still opens them; one that is replayed "
+                    "and dies again begins anew: look at `passrelay dead list` before you delete the private file"
+                )
             for item in found:
                 report.fail("keys", item.subject, item.detail, exit_code=SafetyError.exit_code)
             if found:
@@ -85,6 +94,7 @@ def objections(
         *key_retirement.recipient(
             key,
             producers=key_retirement.expected(keyring, listed, heard) - despite,
+            revoked=key_retirement.revoked(keyring),
             heard=heard,
             depths=key_evidence.depths(connection),
             now=utc_now(),

@@ -38,7 +38,7 @@ def revoke(
     """Say what revoking the key means; with --yes, do it on this host. There is no way back."""
     with Report("keys", as_json=as_json) as report:
         settings = keys_settings(directory, config, role, passphrase_file)
-        key = key_files.known(Keyring.of(settings), key_id)
+        key = key_files.known(Keyring.of(settings, private=False), key_id)
         done = key.status is KeyStatus.REVOKED
         changed = key if done else key.with_status(KeyStatus.REVOKED)
         if yes and not done:

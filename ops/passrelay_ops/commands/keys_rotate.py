@@ -32,7 +32,7 @@ def rotate(
     """Make the successor of the key in use; nothing uses it until, carried to its readers, it is activated."""
     with Report("keys", as_json=as_json) as report:
         settings = keys_settings(directory, config, role, passphrase_file)
-        rotation = key_rotation.find(Keyring.of(settings), use, producer)
+        rotation = key_rotation.find(Keyring.of(settings, private=False), use, producer)
         if not activate:
             made = key_rotation.prepare(settings, rotation)
             state = "waits already" if rotation.following else "made, not in use yet"

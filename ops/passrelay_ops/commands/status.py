@@ -10,9 +10,8 @@ from rich.table import Table
 
 from passrelay_ops import user_status
 from passrelay_ops.audit import broker, comparison
-from passrelay_ops.audit.comparison import Comparison
-from passrelay_ops.audit.controllers import Controllers
 from passrelay_ops.audit.result import DRIFT, Result
+from passrelay_ops.audit.sides import sides
 from passrelay_ops.audit.state import WORDS
 from passrelay_ops.connection import connect, server_version
 from passrelay_ops.notes import Notes
@@ -69,14 +68,15 @@ def _compared(report: Report, user: str, settings: OpsSettings) -> list[Result]:
     """AD's own password version against the entry, for every domain whose controllers can be read."""
     results = []
     for domain in settings.domain:
-        if settings.idm is None or domain.ad is None or comparison.fault(domain) is not None:
+        fault = comparison.fault(domain)
+        if settings.idm is None or fault is not None:
+            if fault is not None:
+                report.progress(f"[[domain]] {domain.name}: not compared with AD: {fault}")
             continue
         result = Result(domain.name, everybody=True)
-        servers, rules = comparison.servers(domain, settings.idm), comparison.rules(domain, settings.idm)
         try:
-            with Controllers(domain.ad) as ad, Comparison(ad, servers, rules) as both:
-                report.servers["samba"] = ad.url
-                result.compare(both, user, lambda: None)
+            with sides(report, domain, settings.idm) as compared:
+                result.compare(compared, user, lambda: None)
         except PassrelayError as error:
             report.fail("ad", domain.name, str(error), exit_code=error.exit_code)
             continue

@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from pika.adapters.blocking_connection import BlockingConnection
+from pika.exceptions import ChannelClosedByBroker
 
 from passrelay_ops import topology
 from passrelay_ops.check import Result, Row
@@ -19,6 +21,7 @@ from passrelay_ops.doctor.rights import Answer, Right
 from passrelay_ops.topology import Finding, State
 from passrelay_schemas.errors import PassrelayError
 from passrelay_schemas.settings import BrokerSettings
+from passrelay_schemas.topology import EVENTS
 
 OLDEST = (3, 10)
 """Streams, and quorum queues with at-least-once dead letters."""
@@ -32,6 +35,7 @@ _IDS = (
     "broker.topology",
 )
 _LIMITS = "broker.limits"
+CONSUMERS = "broker.consumers"
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,14 @@ class BrokerView:
     rights: Mapping[Right, Answer] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     """Of every exchange and queue; only an operator may compare them."""
+    consumers: int | None = None
+    """Who reads the work queue; None: nobody asked, or it is not there."""
+    waiting: int = 0
 
 
 def ids(role: str) -> tuple[str, ...]:
     """The checks of a role, in the order in which one rests on another."""
-    return (*_IDS, _LIMITS) if role == "ops" else _IDS
+    return (*_IDS, _LIMITS, CONSUMERS) if role == "ops" else _IDS
 
 
 def look(settings: BrokerSettings, role: str) -> BrokerView:
@@ -63,11 +70,30 @@ def look(settings: BrokerSettings, role: str) -> BrokerView:
         with connect(settings) as connection:
             found = rights.look(connection)
             findings = topology.check(connection) if role == "ops" else ()
+            consumers, waiting = _work(connection) if role == "ops" else (None, 0)
             return BrokerView(
-                greeting, user, vhost, version=server_version(connection), rights=found, findings=findings
+                greeting,
+                user,
+                vhost,
+                version=server_version(connection),
+                rights=found,
+                findings=findings,
+                consumers=consumers,
+                waiting=waiting,
             )
     except PassrelayError as error:
         return BrokerView(greeting, user, vhost, login_fault=str(error))
+
+
+def _work(connection: BlockingConnection) -> tuple[int | None, int]:
+    """How many read the work queue, and how many messages nobody has been given."""
+    channel = connection.channel()
+    try:
+        queue = channel.queue_declare(EVENTS, passive=True).method
+    except ChannelClosedByBroker:
+        return None, 0
+    channel.close()
+    return queue.consumer_count, queue.message_count
 
 
 def _user(settings: BrokerSettings) -> str:
@@ -114,6 +140,7 @@ def _until_a_fault(subject: str, role: str, view: BrokerView) -> Iterator[Row]:
     yield _topology(subject, role, view)
     if role == "ops":
         yield _limits(subject, view.findings)
+        yield _consumers(subject, view)
 
 
 def _until(greeting: Greeting) -> str:
@@ -174,3 +201,13 @@ def _limits(subject: str, findings: Sequence[Finding]) -> Row:
     if unseen:
         return Row(_LIMITS, subject, Result.UNKNOWN, f"cannot be compared: {', '.join(dict.fromkeys(unseen))}")
     return Row(_LIMITS, subject, Result.OK, "delivery limits, dead-lettering, sizes and ages are as they should be")
+
+
+def _consumers(subject: str, view: BrokerView) -> Row:
+    if view.consumers is None:
+        return Row(CONSUMERS, subject, Result.UNKNOWN, f"{EVENTS} cannot be asked")
+    if view.consumers:
+        return Row(CONSUMERS, subject, Result.OK, f"{view.consumers} read {EVENTS}")
+    detail = f"nobody reads {EVENTS}, where {view.waiting} messages wait"
+    repair = "start `passrelay consumer run`; one that runs unsubscribes while no IdM server is fit, its log says why"
+    return Row(CONSUMERS, subject, Result.FAIL, detail, repair)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     "config.file": (
-        "the file can be read, has no unknown key, and only its owner reads it if it may hold a password",
+        "its role is known, it can be read, has no unknown key, and only its owner reads it if it may hold a password",
         "correct the key that is named (docs/configuration.md)",
     ),
     "config.broker": ("the files that [broker] names are there, fit together and have not expired", "as it says"),
@@ -32,6 +32,10 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "broker.limits": (
         "delivery limits, dead-lettering, sizes and ages are as they should be (operators only)",
         "empty and delete the queue, then `passrelay topology apply`",
+    ),
+    "broker.consumers": (
+        "a consumer reads the work queue (operators only)",
+        "`passrelay consumer run`, or its log: it unsubscribes while no IdM server is fit",
     ),
     "keys.expiry": ("no key in use has expired", "`passrelay keys rotate`"),
     "keys.signing": (
@@ -65,21 +69,27 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "start it, or look at its way to the broker",
     ),
     "producer.one_key": ("all Samba producers of a domain have one OpenPGP key", "one key on every controller"),
-    "idm.connect": ("the server's port answers", "start or reach it"),
+    "idm.connect": ("there is an [idm], and the server's port answers", "start or reach it"),
     "idm.certificate": (
         "its certificate: signed by ca_file, for the name in servers, in its time",
         "`passrelay idm ca`, a name that stands in it, or a new certificate: the row says which",
     ),
     "idm.bind": ("who looks may log in: --bind-dn, or the service account", "the password that is named"),
     "idm.schema": ("the attributes for marker and proof are there, single-valued", "`passrelay idm setup --yes`"),
-    "idm.account": ("the service account is there", "`passrelay idm setup --yes`"),
+    "idm.account": (
+        "the service account is there",
+        "correct [idm] bind_dn if the rules are for another, else `passrelay idm setup --yes`",
+    ),
     "idm.probe": ("the disabled probe entry is there", "`passrelay idm setup --yes`"),
     "idm.access": ("the access rules are there and as they should be", "`passrelay idm setup --yes`"),
     "idm.managers": (
         "passSyncManagersDNs of this server has the service account, in a spelling that counts",
         "`passrelay idm managers add --yes`",
     ),
-    "idm.login": ("the service account logs in with password_file", "docs/runbooks/idm-setup.md, a new password"),
+    "idm.login": (
+        "the service account logs in with password_file",
+        "a new password (docs/runbooks/idm-setup.md); a locked account: unlock it",
+    ),
     "idm.write": (
         "a password set on the probe, as consumers do every minute, is taken and holds",
         "what the server says: read-only, a full disk, a plugin",
@@ -90,7 +100,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "`dsconf INSTANCE config replace nsslapd-unhashed-pw-switch=nolog`, then remove the old changelog",
     ),
     "idm.replication": ("every replication agreement works", "`ipa-replica-manage list -v`, `dsconf repl-agmt`"),
-    "ad.connect": ("the controller answers TLS", "start or reach it"),
+    "ad.connect": ("there is a [domain.ad], and the controller answers TLS", "start or reach it"),
     "ad.certificate": ("its certificate is trusted, for its name, in its time", "docs/runbooks/ad-setup.md"),
     "ad.bind": ("the account of [domain.ad] logs in", "the account, or its password_file"),
     "ad.sid": ("it is the domain of [[domain]], by name and SID", "correct name and sid, on consumers too"),

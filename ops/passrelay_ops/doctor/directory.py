@@ -14,7 +14,7 @@ from passrelay_consumer.directory import Directory, ProbeResult
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.check import Result, Row
 from passrelay_ops.idm import setting_up
-from passrelay_ops.idm.checks import new_password
+from passrelay_ops.idm.checks import login_repair
 from passrelay_ops.idm.checks import rows as set_up_rows
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.server import Attributes, Server
@@ -54,6 +54,8 @@ IDS = (
     "idm.unhashed",
     "idm.replication",
 )
+STOPS_CONSUMERS = frozenset(IDS) - {"idm.bind", "idm.clock", "idm.unhashed", "idm.replication"}
+"""A server that fails one of these gets no writes."""
 _BEYOND = ("idm.write", "idm.clock", "idm.unhashed", "idm.replication")
 _OF_THE_WRITE = ("idm.login", "idm.schema", "idm.account", "idm.probe", "idm.access", "idm.managers")
 
@@ -169,7 +171,7 @@ def told_apart(rows: Iterable[Row]) -> list[Row]:
 def _for_service(site: Site, row: Row) -> Row:
     """Without an administrator's login the service account looks; its bind is the one that consumers need."""
     if row.id == "idm.bind" and row.result is Result.FAIL:
-        return Row(row.id, row.subject, row.result, row.detail, new_password(site, row.subject))
+        return Row(row.id, row.subject, row.result, row.detail, login_repair(site, row.subject, row.detail))
     return row
 
 
@@ -202,7 +204,8 @@ def _unhashed(server: str, switch: str | None) -> Row:
     if switch.lower() in {"nolog", "off"}:
         return Row("idm.unhashed", server, Result.OK, f"{_SWITCH}: {switch}")
     detail = f"{_SWITCH}: {switch}: the changelog keeps every password in clear text"
-    repair = f"`dsconf {server} config replace {_SWITCH}=nolog` as Directory Manager, then remove the old changelog"
+    command = f"dsconf -D 'cn=Directory Manager' -W {server} config replace {_SWITCH}=nolog"
+    repair = f"`{command}`, then remove the old changelog"
     return Row("idm.unhashed", server, Result.FAIL, detail, repair)
 
 

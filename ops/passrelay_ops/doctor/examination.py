@@ -10,7 +10,7 @@ from passrelay_ops.ad import checks as ad_checks
 from passrelay_ops.ad import view as ad_view
 from passrelay_ops.check import Result, Row
 from passrelay_ops.connection import connect
-from passrelay_ops.doctor import broker, directory, keyring, producers, samba, spool
+from passrelay_ops.doctor import broker, consumers, directory, keyring, producers, samba, spool
 from passrelay_ops.doctor.host import HostFile
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.site import Site
@@ -29,6 +29,9 @@ from passrelay_schemas.settings import (
     RoleSettings,
 )
 from passrelay_schemas.topology import NEWS
+
+_OF_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid")
+_OF_DOMAIN = ("ad.complexity", "ad.producers")
 
 
 class Examination:
@@ -53,10 +56,11 @@ class Examination:
             self.rows += file.rows
         # Producers first, operators last: what is known of this host explains what is heard from it.
         order = {"producer": 0, "consumer": 1, "ops": 2}
-        for file in sorted(self._files, key=lambda file: order[file.role]):
-            if file.settings is not None:
-                self._progress(f"{file.path}: looking")
-                self._role(file, file.settings)
+        readable = [(file, file.settings) for file in self._files if file.settings is not None]
+        for file, settings in sorted(readable, key=lambda one: order[one[0].role]):
+            self._progress(f"{file.path}: looking")
+            self._role(file, settings)
+        self.rows = consumers.explained(self.rows, [file.path for file in self._files if file.role == "consumer"])
         return self.rows
 
     def _role(self, file: HostFile, settings: RoleSettings) -> None:
@@ -73,7 +77,7 @@ class Examination:
         if keys is not None:
             self._keys(keys, settings, heard)
         if isinstance(settings, OpsSettings):
-            self._producers(settings, keys, heard)
+            self._producers(file, settings, keys, heard)
         if isinstance(settings, ConsumerSettings | OpsSettings) and settings.idm is not None:
             self._idm(file, settings.idm, settings.domain)
 
@@ -93,7 +97,7 @@ class Examination:
             self.versions["rabbitmq"] = view.version
         found = broker.rows(subject, file.role, view)
         self.rows += found
-        return all(row.result is Result.OK for row in found)
+        return all(row.result is Result.OK for row in found if row.id != broker.CONSUMERS)
 
     # --- keys and news
 
@@ -132,7 +136,7 @@ class Examination:
         except PassrelayError as error:
             return f"the stream {NEWS} cannot be read: {error}"
 
-    def _producers(self, settings: OpsSettings, keys: Keyring | None, heard: Heard | str) -> None:
+    def _producers(self, file: HostFile, settings: OpsSettings, keys: Keyring | None, heard: Heard | str) -> None:
         names = producers.expected(settings, list(keys.documents()) if keys is not None else [])
         explained = {**self._stopped}
         for row in self.rows:
@@ -140,7 +144,7 @@ class Examination:
                 explained[row.subject.partition(" in ")[0]] = row.id
         self.rows += producers.alive(names, heard, explained, utc_now())
         self.rows += producers.one_key(settings, heard)
-        self._ad(settings, heard, names)
+        self._ad(file, settings, heard, names)
 
     # --- hosts
 
@@ -183,10 +187,15 @@ class Examination:
         views = [directory.look(url, idm, site, login) for url in idm.servers]
         self.rows += directory.rows(site, views, as_service=self._login is None)
 
-    def _ad(self, settings: OpsSettings, heard: Heard | str, names: Sequence[str]) -> None:
+    def _ad(self, file: HostFile, settings: OpsSettings, heard: Heard | str, names: Sequence[str]) -> None:
         silent = [name for name in names if not self._alive(name)]
         for domain in settings.domain:
             if domain.ad is None:
+                continue
+            if not file.good("domain"):
+                why = "config.domain failed"
+                self.rows += [Row(check, url, Result.UNKNOWN, why) for url in domain.ad.servers for check in _OF_SERVER]
+                self.rows += [Row(check, domain.name, Result.UNKNOWN, why) for check in _OF_DOMAIN]
                 continue
             views = [ad_view.look(url, domain.ad) for url in domain.ad.servers]
             found = ad_checks.rows(domain, views, heard, utc_now())

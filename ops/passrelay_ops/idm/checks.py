@@ -13,10 +13,12 @@ from passrelay_ops.idm.plan import missing
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted
 from passrelay_ops.idm.view import SCHEMA_DN, View
+from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
 
 SETUP = "`passrelay idm setup --yes`"
 _NAME = re.compile(r'\bacl "([^"]*)"|\bNAME \'([^\']*)\'')
+_WHOM = re.compile(r'\buserdn\s*=\s*"ldap:///(?!self\b)([^"]+)"')
 _AFTER_BIND = ("idm.schema", "idm.account", "idm.probe", "idm.access", "idm.managers", "idm.login")
 
 
@@ -30,10 +32,10 @@ def rows(site: Site, wanted: Wanted, view: View) -> list[Row]:
     return [
         *_up_to(view),
         _schema(site, wanted, view),
-        _present(view, "idm.account", [wanted.service]),
-        _present(view, "idm.probe", wanted.probes),
-        _present(view, "idm.access", wanted.access),
-        _managers(wanted, view),
+        _account(site, wanted, view),
+        _probe(site, wanted, view),
+        _access(site, wanted, view),
+        _managers(site, wanted, view),
         _login(site, view),
     ]
 
@@ -87,6 +89,51 @@ def _present(view: View, check: str, records: Iterable[Record]) -> Row:
     return _row(view, check, Result.FAIL, detail, SETUP)
 
 
+def _account(site: Site, wanted: Wanted, view: View) -> Row:
+    found = _present(view, "idm.account", [wanted.service])
+    if not (others := others_with_access(site, wanted, view)) or not _no_account(site, view):
+        return found
+    names = " and ".join(others)
+    detail = f"{found.detail}; the access rules there are for {names}"
+    repair = f"correct [idm] bind_dn: {names}; {SETUP} only if it is to be another account from now on"
+    return Row(found.id, found.subject, found.result, detail, repair)
+
+
+def _no_account(site: Site, view: View) -> bool:
+    return view.sees_all and view.entry(site.service_dn) is None
+
+
+def others_with_access(site: Site, wanted: Wanted, view: View) -> list[str]:
+    """For whom passrelay's access rules on this server are, beside the service account: so a mistyped bind_dn shows."""
+    found: dict[str, str] = {}
+    for record in wanted.access:
+        names = {_name("", value) for change in record.changes for value in change.values}
+        for rule in view.values(record.dn, "aci"):
+            if _name("", rule) in names and (whom := _WHOM.search(rule)):
+                found.setdefault(folded(whom[1]), whom[1])
+    found.pop(folded(site.service_dn), None)
+    return list(found.values())
+
+
+def _probe(site: Site, wanted: Wanted, view: View) -> Row:
+    """Where it is not configured, its place follows from that of the account."""
+    found = _present(view, "idm.probe", wanted.probes)
+    if found.result is Result.FAIL and _no_account(site, view):
+        return _row(view, found.id, Result.UNKNOWN, "idm.account failed")
+    return found
+
+
+def _access(site: Site, wanted: Wanted, view: View) -> Row:
+    """The rules rest on the account for which they are, and on the probe on which they are."""
+    if _no_account(site, view):
+        return _row(view, "idm.access", Result.UNKNOWN, "idm.account failed")
+    gone = {record.dn for record in wanted.probes if view.entry(record.dn) is None}
+    found = _present(view, "idm.access", [record for record in wanted.access if record.dn not in gone])
+    if found.result is Result.OK and gone:
+        return _row(view, "idm.access", Result.UNKNOWN, "idm.probe failed")
+    return found
+
+
 def _words(record: Record) -> str:
     if record.kind == "add":
         return f"{record.dn}: missing"
@@ -100,17 +147,24 @@ def _name(attribute: str, value: Value) -> str:
     return found[1] or found[2] if found else attribute
 
 
-def _managers(wanted: Wanted, view: View) -> Row:
+def _managers(site: Site, wanted: Wanted, view: View) -> Row:
     if view.entry(PLUGIN_DN) is None:
         if view.sees_all:
             return _row(view, "idm.managers", Result.OK, "no IPA password plugin here, so no password is expired by it")
         why = f"{view.bound_as} does not see {PLUGIN_DN}"
         return _row(view, "idm.managers", Result.UNKNOWN, why, "bind as Directory Manager (--bind-dn)")
+    if _no_account(site, view):
+        return _row(view, "idm.managers", Result.UNKNOWN, "idm.account failed")
     [record] = wanted.managers
     found = missing(record, view)
     if found is None:
         return _row(view, "idm.managers", Result.OK, f"in {MANAGERS}")
     lacking = [change for change in found.changes if change.attribute == MANAGERS]
+    if not lacking and not view.sees_all:
+        if folded(view.bound_as) == folded(site.service_dn):
+            return _row(view, "idm.managers", Result.OK, f"in {MANAGERS}, which the service account sees")
+        why = f"in {MANAGERS}; {view.bound_as} does not see whether the service account may look there"
+        return _row(view, "idm.managers", Result.UNKNOWN, why, "bind as Directory Manager (--bind-dn)")
     if not lacking:
         detail = (
             f"in {MANAGERS}, which the service account cannot see, and so cannot tell before a write when it is lost"
@@ -127,7 +181,18 @@ def _login(site: Site, view: View) -> Row:
         return _row(view, "idm.login", Result.OK, f"{site.service_dn} logs in with {site.password_file}")
     if view.sees_all and view.entry(site.service_dn) is None:
         return _row(view, "idm.login", Result.UNKNOWN, "there is no service account", SETUP)
-    return _row(view, "idm.login", Result.FAIL, view.login_fault, new_password(site, view.server))
+    return _row(view, "idm.login", Result.FAIL, view.login_fault, login_repair(site, view.server, view.login_fault))
+
+
+def login_repair(site: Site, server: str, fault: str) -> str:
+    """How the service account can log in again. A locked one (53, "Account inactivated") needs no new password."""
+    if "inactivated" not in fault:
+        return new_password(site, server)
+    lines = "\\n".join((f"dn: {site.service_dn}", "changetype: modify", "delete: nsAccountLock", ""))
+    return (
+        "find out who locked the account and why, then unlock it: "
+        f"`printf '{lines}' | ldapmodify -x -H {server} -D 'cn=Directory Manager' -W`"
+    )
 
 
 def new_password(site: Site, server: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from passrelay_consumer.directory import MANAGERS
 from passrelay_ops.idm import work
 from passrelay_ops.idm.carriers import carriers
 from passrelay_ops.idm.ldif import Record
@@ -18,6 +19,10 @@ from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.errors import UnavailableError
 
 _SCHEMA_ROUNDS = 5
+LISTED_BEFORE = (
+    f"The account goes from {MANAGERS} even if it was listed before setup:\nno entry tells who put it there. "
+    "`passrelay idm managers add --yes` lists it again."
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,15 @@ def plan(site: Site, wanted: Wanted, views: Sequence[View], *, marked: int, mark
         if record.kind == "add" and where.entry(record.dn) is not None and made(record, where) is None
     ]
     steps, schema_steps = to_take_back(wanted, usable)
+    steps = [_with_warning(step) for step in steps]
     return Undo(tuple(steps), () if kept or unusable else tuple(schema_steps), tuple(stays))
+
+
+def _with_warning(step: Step) -> Step:
+    """A value of a list does not tell who put it there, so one from before setup goes too."""
+    if not any(change.attribute == MANAGERS for change in step.record.changes):
+        return step
+    return replace(step, record=replace(step.record, comment=LISTED_BEFORE))
 
 
 def take_back(

@@ -1,0 +1,1 @@
+"""`passrelay watch`: what no producer and no consumer can know, as metrics."""

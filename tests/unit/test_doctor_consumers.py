@@ -1,0 +1,39 @@
+"""Nobody reads the work queue: when that is a fault of its own, and when it rests on another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from passrelay_ops.check import Result, Row
+from passrelay_ops.doctor.consumers import explained
+
+FILE = Path("/etc/passrelay/consumer.toml")
+ONE, TWO = "ldaps://idm1.example", "ldaps://idm2.example"
+SERVERS = [Row("idm.write", ONE, Result.OK), Row("idm.write", TWO, Result.UNKNOWN)]
+NOBODY = Row("broker.consumers", "b (ops.toml)", Result.FAIL, "nobody reads", "start it")
+
+
+def failed(check: str, subject: str) -> Row:
+    return Row(check, subject, Result.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("others", "cause"),
+    [
+        ([], None),
+        ([failed("idm.managers", ONE), failed("idm.connect", TWO)], "idm.managers"),
+        ([failed("idm.connect", TWO)], None),
+        ([failed("idm.unhashed", ONE), failed("idm.unhashed", TWO)], None),
+        ([failed("broker.topology", "b (ops.toml)")], "broker.topology"),
+        ([failed("broker.permissions", "b (consumer.toml)")], "broker.permissions"),
+        ([failed("broker.permissions", "b (producer.toml)")], None),
+        ([failed("config.keys", str(FILE))], "config.keys"),
+        ([failed("keys.signing", "dc1 in /etc/passrelay/keys")], None),
+    ],
+)
+def test_it_rests_on_what_keeps_every_consumer_away_and_on_nothing_else(others: list[Row], cause: str | None) -> None:
+    row = explained([NOBODY, *SERVERS, *others], [FILE])[0]
+    assert row.result is (Result.FAIL if cause is None else Result.UNKNOWN)
+    assert cause is None or row.detail == f"{cause} failed; nobody reads"
