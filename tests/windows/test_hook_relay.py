@@ -6,6 +6,7 @@ The lab's Samba controller is the AD: each password is set there, and the hook i
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,23 @@ def test_a_killed_producer_loses_nothing_and_sends_nothing_twice(site: Site) -> 
         assert site.relay.directory.binds(name, password), name
     assert len(site.relay.outcomes()) == 30
     assert {found.verdict for found in site.relay.outcomes().values()} <= {Verdict.APPLIED, Verdict.SUPERSEDED}
+
+
+def test_a_record_stays_until_its_event_is_in_the_spool(site: Site) -> None:
+    erika, producer = site.user("hook-locked"), site.producer()
+    producer.start()
+    lock = sqlite3.connect(site.relay.spool("dc1"), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    password = site.change("hook-locked", _rid(erika))
+    wait_for(lambda: bool(producer.lines("capture_failed")), what="the spool is held", timeout_seconds=60)
+    assert len(records(site.spool)) == 1
+    producer.kill()
+    lock.execute("ROLLBACK")
+    lock.close()
+    producer.start()
+    site.wait_for(1)
+    assert site.relay.directory.binds("hook-locked", password)
+    wait_for(lambda: records(site.spool) == [], what="an empty folder")
 
 
 def test_a_record_under_another_producer_domain_or_account_is_refused(site: Site) -> None:
