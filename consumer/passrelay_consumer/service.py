@@ -7,7 +7,6 @@ import queue
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,12 +14,12 @@ from passrelay_consumer.brake import Brake
 from passrelay_consumer.channel import EventChannel, WaitsForServers
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal
+from passrelay_consumer.key_watch import KeyWatch
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.pool import Handles, Pool
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import __version__, metrics_page
-from passrelay_schemas.errors import KeyFileError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.hygiene import forbid_core_dumps
@@ -31,8 +30,6 @@ from passrelay_schemas.service_manager import supervised
 from passrelay_schemas.settings import ConsumerSettings
 
 _REFRESH_SECONDS = 2
-_FAULT_AGAIN_SECONDS = 600
-"""How often a fault of the key directory that lasts is logged."""
 _END_SECONDS = 60
 """How long a clean end may take: what a worker has in hand ends within LDAP's timeouts. systemd kills after 90 s."""
 _CLOSE_SECONDS = 10
@@ -53,11 +50,9 @@ class Service:
         metrics: ConsumerMetrics,
         log: Log,
     ) -> None:
-        self._keyring = keyring
+        self._keys = KeyWatch(keyring, metrics, log)
         self._metrics = metrics
         self._log = log
-        self._keyring_fault = ""
-        self._keyring_fault_at = 0.0
         # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._faults = Faults(log, self.stop)
@@ -114,7 +109,7 @@ class Service:
         broker = self._threads[-1]
         while not self._stop_was_asked():
             self._pulse.beat()
-            self._refresh_keys()
+            self._keys.look()
         if self._faults.error is None:
             self._channel.stop()
             broker.join(_END_SECONDS)
@@ -134,21 +129,6 @@ class Service:
         except queue.Empty:
             return False
         return True
-
-    def _refresh_keys(self) -> None:
-        before = self._keyring.documents()
-        try:
-            changed = self._keyring.refresh()
-            self._keyring_fault = ""
-        except KeyFileError as error:
-            changed = self._keyring.documents() != before  # what is good counts, a revocation above all
-            now = time.monotonic()
-            if str(error) != self._keyring_fault or now - self._keyring_fault_at >= _FAULT_AGAIN_SECONDS:
-                self._keyring_fault, self._keyring_fault_at = str(error), now
-                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then this key is as read before")
-        if changed:
-            self._log.info(Action.KEYRING_READ, directory=str(self._keyring.directory))
-            self._metrics.watch_keys(self._keyring)
 
 
 def run(settings: ConsumerSettings) -> int:

@@ -62,22 +62,31 @@ def selection_of(
     younger_than: str | None,
     every_state: bool = False,
 ) -> Selection:
-    """The selection that the options say; ConfigurationError for an age that is none."""
+    """The selection that the options say; ConfigurationError for an age that is none, and for an empty value.
+
+    An empty value is a script's variable that was not set: taken for "not asked", it would select every letter.
+    """
     age = of_age(
         utc_now(),
-        older=parse_duration(older_than, option="--older-than") if older_than else None,
-        younger=parse_duration(younger_than, option="--younger-than") if younger_than else None,
+        older=parse_duration(older_than, option="--older-than") if older_than is not None else None,
+        younger=parse_duration(younger_than, option="--younger-than") if younger_than is not None else None,
     )
     return Selection(
         reason=reason,
-        producer=producer,
-        domain=domain.lower().rstrip(".") if domain else None,
-        user=user,
+        producer=_filled(producer, option="--producer"),
+        domain=_filled(None if domain is None else domain.lower().rstrip("."), option="--domain"),
+        user=_filled(user, option="--user"),
         ids=frozenset(ids or ()),
         attempts=attempts,
         every_state=every_state,
         **age,
     )
+
+
+def _filled(value: str | None, *, option: str) -> str | None:
+    if value is not None and not value.strip():
+        raise ConfigurationError(f"{option} {value!r}: is empty: name what is meant, or leave the option out")
+    return value
 
 
 @dataclass

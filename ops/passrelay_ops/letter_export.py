@@ -8,16 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from passrelay_ops.dead_letters import Letter, read_record
+from passrelay_ops.letter_pages import recipient_key_id
 from passrelay_ops.notes import Notes
 from passrelay_ops.report import printable
 from passrelay_ops.stream import StreamMessage
 
-_FIELDS = (
+FIELDS = (
     "event_id",
     "state",
     "reason",
     "producer",
     "domain",
+    "recipient_key_id",
     "account",
     "guid",
     "diagnostic",
@@ -50,8 +52,9 @@ def rows(
             "account": note.account or letter.account,
             "guid": letter.guid if note.guid is None else note.guid,
             "diagnostic": note.diagnostic,
+            "recipient_key_id": recipient_key_id(record),
         }
-        row = {name: document[name] for name in _FIELDS}
+        row = {name: document[name] for name in FIELDS}
         row["guid"] = None if row["guid"] is None else str(row["guid"])
         if sealed:
             row[_SEALED] = record.envelope
@@ -71,7 +74,7 @@ def write_lines(found: Iterable[dict[str, Any]], to: TextIO, *, sealed: bool = F
 
 def write_csv(found: Iterable[dict[str, Any]], to: TextIO, *, sealed: bool = False) -> int:
     """RFC 4180 with a head; a value that could be taken for a formula gets an apostrophe before it."""
-    names = (*_FIELDS, _SEALED) if sealed else _FIELDS
+    names = (*FIELDS, _SEALED) if sealed else FIELDS
     writer = csv.writer(to, lineterminator="\r\n")
     writer.writerow(names)
     count = 0

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from passrelay_ops.dead_letters import NEAR, Letter, State, repair
 from passrelay_ops.notes import Notes
+from passrelay_schemas.envelope import Envelope
+from passrelay_schemas.errors import EventError
 from passrelay_schemas.filetime import rfc3339
 from passrelay_schemas.record import Record
 from passrelay_schemas.verdict import Reason, Verdict
@@ -74,6 +76,7 @@ def entry(offset: int, record: Record, notes: Notes) -> dict[str, Any]:
     note = notes.open(record.note, record.event_id)
     fields["offset"] = offset
     fields["envelope_bytes"] = None if record.envelope is None else len(record.envelope) * 3 // 4
+    fields["recipient_key_id"] = recipient_key_id(record)
     if record.verdict is Verdict.DEAD:
         fields["account"] = note.account
         fields["guid"] = None if note.guid is None else str(note.guid)
@@ -81,6 +84,15 @@ def entry(offset: int, record: Record, notes: Notes) -> dict[str, Any]:
         fields["note_closed"] = note.closed
         fields["repair"] = repair(record.reason or "")
     return fields
+
+
+def recipient_key_id(record: Record) -> str | None:
+    """The key that a record's event is sealed to, as its header says in clear; None where there is none to read."""
+    try:
+        raw = record.envelope_bytes
+        return None if raw is None else Envelope.parse(raw).header.recipient_key_id
+    except EventError:
+        return None
 
 
 def page(letter: Letter, entries: list[dict[str, Any]]) -> Table:

@@ -35,6 +35,9 @@ MOST_AT_ONCE = 100
 """So many are published before their records are: as many are published once more after a crash."""
 
 
+NOBODY_KNOWS = "its account or entry is not known here, so nobody can say if the password was changed in IdM since"
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A letter that is not replayed, why, and what the operator can do."""
@@ -123,6 +126,8 @@ def _left_out(letter: Letter, standing: Standing, *, overwrite_idm: bool) -> Lef
     if standing is Standing.CHANGED_IN_IDM and not overwrite_idm:
         why = "the user's password was changed in IdM itself since"
         return LeftOut(letter, why, "if AD's is the right one: --overwrite-idm; else discard it")
+    if standing is Standing.NOT_KNOWN and not overwrite_idm:
+        return LeftOut(letter, NOBODY_KNOWS, "if AD's is the right one in any case: --overwrite-idm")
     return None
 
 

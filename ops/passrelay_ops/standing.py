@@ -42,7 +42,7 @@ class Standing(StrEnum):
     FAILS_AGAIN = "fails_again"
     """There is no entry for it, or not exactly one, or it belongs to another AD account."""
     NOT_KNOWN = "not_known"
-    """The letter's account is not known, or IdM is not asked."""
+    """The letter's account is not known, or IdM is not asked: whether IdM has a newer password is not known either."""
 
 
 def standing(letter: Letter, entry: Entry, *, idm_newer_wins: bool) -> Standing:

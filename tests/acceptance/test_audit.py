@@ -17,6 +17,7 @@ from ldap3 import MODIFY_DELETE, MODIFY_REPLACE
 from passrelay_consumer.directory import generalized_time
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory_tree import Changes, modify
+from tests.lab.enrolment import DOMAIN_SID
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations
 from tests.lab.process import wait_for
@@ -52,14 +53,13 @@ def controller(
 class Office:
     """An operator's host beside the domain controller."""
 
-    def __init__(self, relay: Relay, controller: DomainController) -> None:
+    def __init__(self, relay: Relay, controller: DomainController, *others: DomainController) -> None:
         self.relay = relay
         self.controller = controller
         self.passwords: dict[str, str] = {}
         relay.enrolment.enrol("dc1")
         ad = {
-            # The second one is down: whoever is looked at again is looked at on the others.
-            "servers": [f"ldaps://{controller.address}", "ldaps://127.0.0.1:1"],
+            "servers": [f"ldaps://{one.address}" for one in (controller, *others)],
             "ca_file": controller.ca_file,
             "bind_user": f"{READER}@{controller.dns_domain}",
             "password_file": _reader_file(controller),
@@ -145,7 +145,7 @@ def test_an_audit_finds_every_kind_of_loss_and_repairs_what_can_be(relay: Relay,
             "-off": ("behind", "not_captured"),
             "dead": ("behind", "dead:protected"),
             "direct": ("changed_in_idm", None),
-            "missing": ("not_in_idm", "not_captured"),
+            "missing": ("not_in_idm", "in_flight"),
         }.items()
     )
     assert "steady" not in rows
@@ -153,7 +153,9 @@ def test_an_audit_finds_every_kind_of_loss_and_repairs_what_can_be(relay: Relay,
     assert rows["-off"]["ad_kvno"] == controller.account("-off")["kvno"]
     assert "producer capture --user -off" in rows["-off"]["repair"]
     assert "idm marker reset direct" in rows["direct"]["repair"]
+    assert "set (or tried to be set)" in rows["direct"]["detail"]
     assert "create the user in IdM" in rows["missing"]["repair"]
+    assert "last: user_missing" in rows["missing"]["detail"]
     assert office.run("--user", "steady")[0] == 0
     assert office.run("--user", "nobody-of-that-name")[0] == 2
 
@@ -167,6 +169,21 @@ def test_an_audit_finds_every_kind_of_loss_and_repairs_what_can_be(relay: Relay,
     code, sheet = office.run("--csv", "-", "--user", "-off")
     assert code == 1
     assert next(csv.DictReader(io.StringIO(sheet)))["user"] == "'-off"
+    # Names of accounts are for the operator alone, also in a file that was there before.
+    kept = relay.folder / "kept.csv"
+    kept.touch(mode=0o644)
+    kept.chmod(0o644)
+    assert office.run("--csv", kept, "--user", "-off")[0] == 1
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.read_bytes().decode() == sheet.replace("\n", "\r\n")
+
+    # Whose entry still has his old name is no stranger to IdM.
+    controller.modify_user("steady", sAMAccountName="renamed")
+    _, document, rows = office.audit()
+    assert rows["renamed"]["state"] == "unexplained"
+    assert f"{relay.directory.user_dn('steady')} is his by its marker" in rows["renamed"]["detail"]
+    assert document["counts"]["in_sync"] == 0
+    controller.modify_user("renamed", sAMAccountName="steady")
 
     code, document, rows = office.audit("--repair", "--producer-config", office.producer.config)
     assert code == 1  # what is left is for a person
@@ -178,10 +195,14 @@ def test_an_audit_finds_every_kind_of_loss_and_repairs_what_can_be(relay: Relay,
     assert rows["missing"]["state"] == "not_in_idm"
     office.arrived("-off", "dead", "steady")
 
-    # What the rows of the others say does heal them.
-    config = relay.ops_config()
-    relay.passrelay("idm", "marker", "reset", "direct", "--yes", "--config", config)
-    with relay.directory.manager() as manager:  # IPA's plugin would renew it with the next write
+    # A password of the user's own in IdM is overwritten only when that is asked for, twice.
+    overwrite = ("--repair", "--overwrite-idm", "--producer-config", office.producer.config, "--user", "direct")
+    assert office.run("--overwrite-idm")[0] == 2
+    assert office.run(*overwrite)[0] == 1
+    assert not relay.directory.binds("direct", office.passwords["direct"])
+    assert office.run(*overwrite, "--yes", "--wait", "0")[0] == 1
+    office.arrived("direct")
+    with relay.directory.manager() as manager:  # IPA's plugin would have renewed it with the write
         modify(manager, relay.directory.user_dn("direct"), {"krbLastPwdChange": [(MODIFY_REPLACE, [])]})
     relay.directory.add_user("missing")
     office.reset("missing")
@@ -191,6 +212,62 @@ def test_an_audit_finds_every_kind_of_loss_and_repairs_what_can_be(relay: Relay,
     assert office.audit("--strict")[0] == 1  # the auditor himself is not in IdM
     for name in (*people, "missing"):
         relay.directory.delete_user(name)
+
+
+def test_a_password_that_one_controller_alone_has_is_missing(
+    relay: Relay,
+    controller: DomainController,
+    lab_folder: LabFolder,
+    reservations: Reservations,
+    ca: CertificateAuthority,
+) -> None:
+    second = DomainController.join(controller, lab_folder.path / "audit", reservations, ca)
+    second.start()
+    try:
+        office = Office(relay, controller, second)
+        for name in ("roamer", "stayer"):
+            relay.directory.add_user(name)
+            controller.add_user(name, canary_password())
+        office.producer.start()
+        office.consumer.start()
+        for name in ("roamer", "stayer"):
+            office.reset(name)
+        office.arrived("roamer", "stayer")
+        second.replicate(controller)
+        assert office.audit()[0] == 0
+        second.ldaps_reset("roamer", canary_password())
+        code, document, rows = office.audit()
+        assert (code, rows["roamer"]["state"]) == (1, "behind")
+        assert rows["roamer"]["ad_kvno"] == controller.account("roamer")["kvno"] + 1
+        assert document["counts"]["in_sync"] == 1
+        # What it alone knows is not known while it is down; the others are compared all the same.
+        second.stop()
+        code, document, rows = office.audit()
+        assert code == 3
+        assert [fault["subject"] for fault in document["failures"]] == [f"ldaps://{second.address}"]
+        assert document["counts"]["in_sync"] == 2
+        said = relay.passrelay("status", "stayer", "--json", "--config", relay.ops_config(), check=False)
+        assert json.loads(said.splitlines()[-1])["failures"][0]["subject"] == f"ldaps://{second.address}"
+    finally:
+        second.stop()
+        for name in ("roamer", "stayer"):
+            relay.directory.delete_user(name)
+
+
+def test_a_domain_that_is_left_out_is_told(relay: Relay, controller: DomainController) -> None:
+    office = Office(relay, controller)
+    assert office.audit()[0] == 0
+    timed = {**relay.domains[0], "name": "timed.example", "sid": DOMAIN_SID, "order": "time"}
+    timed.pop("ad")
+    relay.domains = [*relay.domains, timed]
+    code, document, _ = office.audit()
+    assert code == 0
+    assert [one["domain"] for one in document["not_compared"]] == ["timed.example"]
+    relay.domains = [relay.domains[0], {**timed, "order": "kvno"}]
+    code, document, _ = office.audit()
+    assert code == 2
+    assert [(one["subject"], one["detail"][:11]) for one in document["failures"]] == [("timed.example", "[domain.ad]")]
+    assert document["counts"]["excluded"] >= 3
 
 
 def test_a_side_that_cannot_be_read_is_no_proof(relay: Relay, controller: DomainController) -> None:

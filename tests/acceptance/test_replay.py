@@ -26,7 +26,8 @@ from passrelay_schemas.marker import Marker
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.faults import letters as trials
 from tests.lab.dead_mail import DeadMail
-from tests.lab.folder import CANARY
+from tests.lab.enrolment import change
+from tests.lab.folder import CANARY, canary_password
 from tests.lab.process import wait_for
 from tests.lab.relay import PASSRELAY, Relay
 
@@ -40,9 +41,9 @@ class Desk:
 
     def __init__(self, relay: Relay, people: int) -> None:
         self.relay = relay
-        sender = relay.enrolment.enrol("dc1")
+        self.sender = relay.enrolment.enrol("dc1")
         relay.prepare()
-        self.mail = DeadMail(relay.broker, relay.enrolment, sender, people, prefix=f"rp{next(_SERIAL)}x")
+        self.mail = DeadMail(relay.broker, relay.enrolment, self.sender, people, prefix=f"rp{next(_SERIAL)}x")
         self.config = relay.ops_config()
 
     def dead(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
@@ -114,13 +115,16 @@ def test_published_but_not_recorded_is_published_once_more_and_found_a_duplicate
 
 
 def test_a_letter_that_fails_again_at_once_is_live_again(relay: Relay) -> None:
-    """Its new failure may come into the stream before the record of the replay: it must not vanish behind it."""
+    """Its new failure may come into the stream before the record of the replay: it must not vanish behind it.
+
+    Nor do so many failures pull the brake: a fresh change is applied by the same consumer.
+    """
     desk = Desk(relay, 30)
     for person in desk.mail.people:  # somebody else's entries: refused at once, each time
         theirs = Marker(0, 1, 134_084_736_000_000_000, uuid4(), new_event_id(), "2026-11-24T22:42:33.120Z")
         relay.directory.add_user(person.name, passrelayMarker=str(theirs))
     made = desk.mail.write(itertools.repeat(Reason.IDENTITY, 30))
-    relay.consumer("consumer", brake=1000).start()
+    relay.consumer("consumer").start()
     for round_ in (1, 2):
         plan = desk.dead("replay", *YES, "--rate", "1000")["plan"]
         assert plan["fails_again"] == 30
@@ -128,6 +132,11 @@ def test_a_letter_that_fails_again_at_once_is_live_again(relay: Relay) -> None:
         wait_for(lambda: relay.broker.queue_depths()[topology.DEAD] == depth, what="all dead again")  # noqa: B023
         listed = desk.dead("list")["letters"]
         assert {(one["event_id"], one["replays"]) for one in listed} == {(str(d.event_id), round_) for d in made}
+    name, password = f"fresh{desk.mail.people[0].name}", canary_password()
+    relay.directory.add_user(name)
+    fresh = change(name, password, guid=uuid4(), kvno=1, changed_at=from_datetime(datetime.now(UTC)))
+    relay.publish([desk.sender.envelope(fresh)])
+    wait_for(lambda: relay.directory.binds(name, password), what="the fresh change applied")
 
 
 def test_two_operators_replay_and_a_third_discards_the_same_letters(relay: Relay) -> None:
@@ -230,4 +239,5 @@ def test_export_is_for_spreadsheets_that_take_nothing_for_a_formula(relay: Relay
     sealed = [json.loads(line) for line in lines if line.startswith("{")]
     assert [one["event_id"] for one in sealed] == [str(dead.event_id) for dead in made]
     assert all(len(one["envelope"]) > 4000 for one in sealed)
+    assert {one["recipient_key_id"] for one in sealed} == {relay.enrolment.recipient.key_id}
     assert CANARY not in text + "".join(lines)

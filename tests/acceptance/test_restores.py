@@ -23,7 +23,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from passrelay_schemas import filetime, topology
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import FINAL, Verdict
 from tests.lab import clock
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.changes import AccountState
@@ -111,8 +111,8 @@ class Site:
     # -- what happened
 
     def verdicts(self, skip: int = 0) -> Counter[str]:
-        """How often the journal has each verdict, and its reason if it has one, after the first `skip` records."""
-        records = self.relay.records()[skip:]
+        """How often the journal has each final verdict, with its reason if any, after the first `skip` records."""
+        records = [found for found in self.relay.records()[skip:] if found.verdict in FINAL]
         return Counter("/".join(str(part) for part in (found.verdict, found.reason) if part) for found in records)
 
     def quiet(self) -> None:
@@ -224,7 +224,7 @@ def test_the_domain_is_restored_and_begins_a_new_epoch(site: Site, tmp_path: Pat
     assert [site.marker(name).epoch for name in ("cara", "cleo")] == [1, 1]
     seen = site.relay.journal_depth()
     site.relay.publish([envelope])
-    wait_for(lambda: site.relay.journal_depth() > seen, what="the late event's outcome")
+    wait_for(lambda: bool(site.verdicts(seen)), what="the late event's outcome")
     assert site.verdicts(seen) == {"superseded/newer": 1}
     assert site.directory.binds("cara", newest)
     assert not site.directory.binds("cara", late)

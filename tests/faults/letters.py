@@ -6,7 +6,8 @@ writes that many real letters of six reasons (a few thousand users, everything s
 RabbitMQ, a tenth of them of one reason. These are replayed with two consumers running against a 389 Directory Server
 with a cheap password scheme; the replay is killed half-way and run again. It ends with exit code 1 when a letter was
 lost, applied twice or touched without being asked for, when the stream alone does not tell who replayed what and why,
-or when listing took more than 30 s or 200 MB. tests/acceptance/test_replay.py is its short form.
+when listing took more than 30 s or 200 MB, or when less than nine tenths of the asked --rate was reached.
+tests/acceptance/test_replay.py is its short form, which judges no time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -26,6 +27,7 @@ from uuid import UUID
 
 import typer
 
+from passrelay_ops.replay import MOST_AT_ONCE
 from passrelay_ops.report import Report
 from passrelay_schemas import topology
 from passrelay_schemas.marker import Marker
@@ -41,12 +43,24 @@ OTHERS = tuple(reason for reason in REASONS if reason is not TARGET)
 DISCARDED = Reason.POLICY
 WHY = "ticket 4711: the access rules are repaired"
 MOST_SECONDS, MOST_BYTES = 30.0, 200_000_000
+LEAST_OF_RATE = 0.9
 
 
 def reasons(count: int) -> Iterator[Reason]:
     """Every tenth letter is of the reason that is replayed."""
     others = itertools.cycle(OTHERS)
     return (TARGET if number % 10 == 0 else next(others) for number in range(count))
+
+
+def rate_reached(acts: Sequence[Record], *, at_once: int) -> float | None:
+    """Letters a second, by their records of one replay; None when there are no two batches.
+
+    A batch of `at_once` is on record at one moment; between the first and the last lie all batches but one.
+    """
+    moments = [act.received_at for act in acts]
+    if len(moments) <= at_once or min(moments) == max(moments):
+        return None
+    return (len(moments) - at_once) / (max(moments) - min(moments)).total_seconds()
 
 
 def replay_options(rate: int) -> list[str]:
@@ -157,6 +171,15 @@ class Trial:
         wait_for(self._all_decided, what="an outcome for every letter", timeout_seconds=900, interval_seconds=1)
         return ran
 
+    def check_rate(self, ran: Ran, *, rate: int) -> None:
+        """The replay that came to its end was as fast as it was asked to be; a fault only where time counts."""
+        acts = [record for record in self.relay.records(topology.DEAD) if record.verdict is Verdict.REPLAYED]
+        own = acts[len(acts) - int(ran.document.get("replayed", 0)) :]
+        reached = rate_reached(own, at_once=max(1, min(MOST_AT_ONCE, rate // 4)))
+        self.found.numbers["rate"] = {"asked": rate, "reached": None if reached is None else round(reached)}
+        too_slow = reached is None or reached < LEAST_OF_RATE * rate
+        self.found.demand(not (self.in_time and too_slow), f"replay: {reached} letters a second, {rate} were asked for")
+
     def _all_decided(self) -> bool:
         if self.relay.journal_depth() < len(self.targets):
             return False
@@ -263,7 +286,8 @@ def trial(
         relay.consumer(f"consumer{number}").start()
     with Colleague(made, at_once=max(1, count // 1000), most=count // 100) as other:
         made.killed_replay(rate=rate)
-        made.finish(rate=rate)
+        ran = made.finish(rate=rate)
+    made.check_rate(ran, rate=rate)
     made.found.faults += other.faults
     gone = other.discarded()
     made.found.numbers["colleague"] = {"lists": other.lists, "discarded": len(gone)}

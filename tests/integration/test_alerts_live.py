@@ -11,13 +11,15 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_schemas import topology
 from passrelay_schemas.verdict import Reason
-from tests.integration.test_watch import NAME, OK, PRODUCER, Site, becomes, site
+from tests.integration.test_watch import NAME, OK, PRODUCER, Site, ask, becomes, site
+from tests.lab.certificates import CertificateAuthority
 from tests.lab.dead_mail import DeadMail
 from tests.lab.enrolment import DOMAIN, DOMAIN_SID
-from tests.lab.folder import canary_password
+from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations
 from tests.lab.prometheus import Prometheus, quicker
 from tests.lab.relay import LineProducer, Service
+from tests.lab.samba import DomainController
 
 __all__ = ["site"]  # a fixture
 
@@ -104,6 +106,43 @@ def test_letters_queues_directory_and_producer(watched: Watched) -> None:
     prometheus.wait_until_firing("PassrelayNoConsumer", "PassrelayTargetDown")
     watched.producer.stop()
     prometheus.wait_until_firing("PassrelayNoConsumer", "PassrelayTargetDown", "PassrelayProducerSilent")
+
+
+@pytest.fixture
+def controller(
+    lab_folder: LabFolder, reservations: Reservations, ca: CertificateAuthority
+) -> Iterator[DomainController]:
+    dc = DomainController(lab_folder.path / "samba", reservations, ca)
+    try:
+        dc.start()
+        yield dc
+    finally:
+        dc.stop()
+
+
+def test_a_domain_controller_that_cannot_be_read(
+    site: Site, controller: DomainController, reservations: Reservations
+) -> None:
+    samba = {"ldapi_path": controller.ldapi_path, "gpg_key_file": controller.gpg_key_file, "poll_ms": 50}
+    producer = site.samba_producer(PRODUCER, samba)
+    producer.start()
+    page = producer.lines("metrics_listening")[-1]["address"]
+    prometheus = Prometheus(site.folder / "prometheus", reservations, {"passrelay-producer": page}, factor=FACTOR)
+    prometheus.start()
+    try:
+        prometheus.wait_until_firing("PassrelayWatchMissing")  # there is none in this test
+        becomes(producer, "/readyz", OK)
+        controller.kill()
+        becomes(producer, "/readyz", (503, "source: cannot be read\n"))
+        assert ask(producer, "/healthz") == OK  # a restart would repair nothing
+        prometheus.wait_until_firing("PassrelayWatchMissing", "PassrelaySourceDown")
+        controller.start()
+        # Nobody changes a password: that the source holds is enough.
+        becomes(producer, "/readyz", OK)
+        prometheus.wait_until_firing("PassrelayWatchMissing")
+    finally:
+        prometheus.stop()
+    assert producer.stop() == 0
 
 
 def test_every_window_is_divided() -> None:

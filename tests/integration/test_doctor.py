@@ -553,7 +553,7 @@ FAULTS: list[tuple[Callable[[Site], Iterator[Changed]], str, str]] = [
     (broker_with_another_delivery_limit, "broker.limits", "passrelay topology apply"),
     (consumer_stopped, "broker.consumers", "passrelay consumer run"),
     (signing_key_revoked, "keys.signing", "passrelay keys init producer dc1"),
-    (own_signing_key_revoked, "config.keys", "passrelay keys init producer"),
+    (own_signing_key_revoked, "config.keys", "passrelay keys rotate signing"),
     (recipient_key_expired, "keys.expiry", "passrelay keys rotate"),
     (producer_stopped, "producer.running", "passrelay producer run"),
     (nothing_begun, "producer.initialised", "passrelay producer init"),

@@ -14,7 +14,8 @@ import pytest
 from passrelay_consumer.decide import Entry
 from passrelay_ops import letter_pages
 from passrelay_ops.dead_letters import KEPT, Letter, Letters, State
-from passrelay_ops.letter_export import harmless, write_csv
+from passrelay_ops.letter_desk import selection_of
+from passrelay_ops.letter_export import FIELDS, harmless, write_csv
 from passrelay_ops.letter_story import MEANINGS, story
 from passrelay_ops.operator_act import MOST_WORDS, Act
 from passrelay_ops.replay import MOST_REPLAYS, plan
@@ -29,6 +30,7 @@ from passrelay_schemas.message import record_properties
 from passrelay_schemas.record import Record
 from passrelay_schemas.topology import DEAD, queues
 from passrelay_schemas.verdict import Reason, Verdict
+from tests.faults.letters import rate_reached
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -162,7 +164,9 @@ def test_a_made_up_id_tells_no_time() -> None:
     [
         (Standing.DUE, False, True),
         (Standing.SUPERSEDED, False, True),
-        (Standing.NOT_KNOWN, False, True),
+        # A key that is not here, or a letter of the broker itself, must not decide whose password is overwritten.
+        (Standing.NOT_KNOWN, False, False),
+        (Standing.NOT_KNOWN, True, True),
         (Standing.CHANGED_IN_IDM, False, False),
         (Standing.CHANGED_IN_IDM, True, True),
         (Standing.NEVER_WRITTEN, False, False),
@@ -172,6 +176,7 @@ def test_a_made_up_id_tells_no_time() -> None:
 def test_what_was_changed_in_idm_is_left_out(found: Standing, overwrite: bool, taken: bool) -> None:
     made = plan([letter()], lambda _: found, overwrite_idm=overwrite)
     assert (len(made.letters), len(made.left_out)) == ((1, 0) if taken else (0, 1))
+    assert all("--overwrite-idm" in one.repair or "marker rebind" in one.repair for one in made.left_out)
 
 
 def test_nobody_replays_for_ever() -> None:
@@ -193,6 +198,16 @@ def test_the_limit_takes_the_first_and_asks_no_further() -> None:
     assert (made.beyond_limit, len(asked)) == (3, 2)
 
 
+def test_the_trials_rate_is_that_of_all_batches_but_one() -> None:
+    """tests/faults/letters.py judges --rate by it."""
+    one = act(ID, REPLAYED, 1)
+    moments = [NOW + timedelta(seconds=number // 100 * 0.2) for number in range(1000)]
+    acts = [one.model_copy(update={"received_at": moment}) for moment in moments]
+    assert rate_reached(acts, at_once=100) == pytest.approx(500)
+    assert rate_reached(acts[:100], at_once=100) is None
+    assert rate_reached([], at_once=100) is None
+
+
 @pytest.mark.parametrize("why", [None, "", "  \n", "x" * (MOST_WORDS + 1)])
 def test_an_act_needs_a_reason(why: str | None) -> None:
     with pytest.raises(ConfigurationError, match="--reason-text"):
@@ -205,6 +220,28 @@ def test_selection_by_attempts_and_ids() -> None:
     assert not Selection(attempts=6).takes(one)
     assert Selection(ids=frozenset({one.event_id})).takes(one)
     assert not Selection(ids=frozenset({uuid4()})).takes(one)
+
+
+EVERY = dict.fromkeys(("reason", "producer", "domain", "user", "ids", "attempts", "older_than", "younger_than"))
+
+
+def select(**options: str | None) -> Selection:
+    return selection_of(**(EVERY | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["older_than", "younger_than", "domain", "producer", "user"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_option_is_refused_and_never_selects_more(option: str, empty: str) -> None:
+    """A variable that a script has not set would else discard every letter."""
+    with pytest.raises(ConfigurationError, match=f"--{option.replace('_', '-')}"):
+        select(reason="policy", **{option: empty})
+
+
+def test_options_that_are_left_out_select_all() -> None:
+    assert select() == Selection()
+    assert select(domain="Lab.Example.").domain == "lab.example"
+    with pytest.raises(ConfigurationError, match="--domain"):
+        select(domain=".")
 
 
 # --- how they look
@@ -252,14 +289,14 @@ def test_the_story_ends_with_what_to_do() -> None:
 @pytest.mark.parametrize("evil", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\uff1d1", " =1"])
 def test_no_cell_is_a_formula(evil: str) -> None:
     out = io.StringIO()
-    assert write_csv([dict.fromkeys(letter().document(), evil) | {"diagnostic": evil}], out) == 1
+    assert write_csv([dict.fromkeys(FIELDS, evil)], out) == 1
     [_, cells] = list(csv.reader(io.StringIO(out.getvalue(), newline="")))
     assert not any(cell.strip().startswith(("=", "+", "-", "@", "\uff1d")) for cell in cells)
 
 
 def test_cells_keep_quotes_commas_and_lines_but_nothing_that_a_terminal_obeys() -> None:
     out = io.StringIO()
-    row = dict.fromkeys(letter().document(), 'a "b", c\nd\x1b[2J') | {"diagnostic": None}
+    row = dict.fromkeys(FIELDS, 'a "b", c\nd\x1b[2J') | {"diagnostic": None}
     write_csv([row], out)
     [_, cells] = list(csv.reader(io.StringIO(out.getvalue(), newline="")))
     assert cells[0] == 'a "b", c\nd\N{REPLACEMENT CHARACTER}[2J'

@@ -58,7 +58,10 @@ def replay(
         int, typer.Option("--rate", metavar="N", min=1, max=5000, help="So many a second.")
     ] = replaying.DEFAULT_RATE,
     overwrite_idm: Annotated[
-        bool, typer.Option("--overwrite-idm", help="Also where the user's password was changed in IdM itself since.")
+        bool,
+        typer.Option(
+            "--overwrite-idm", help="Also where the password was changed in IdM itself since, or nobody can say."
+        ),
     ] = False,
     reason_text: ReasonText = None,
     config: OpsConfig = _CONFIG,
@@ -173,7 +176,8 @@ def _standings(desk: Desk) -> Iterator[Standings | None]:
     if desk.settings.idm is None or not domains or not desk.notes.readable:
         what = "no ops key" if not desk.notes.readable else "no [idm], or no [[domain]] with search_base,"
         desk.report.progress(
-            f"IdM is not asked: {what} here; who changed his password in IdM itself since is not known"
+            f"IdM is not asked: {what} here; who changed his password in IdM itself since is not known, so letters are "
+            "only replayed with --overwrite-idm"
         )
         yield None
         return
@@ -214,7 +218,7 @@ def _reasons(letters: list[Letter]) -> Table:
 _WORDS = {
     Standing.SUPERSEDED: "already superseded: the entry has this change or a newer one, and nothing will be written",
     Standing.FAILS_AGAIN: "will fail again as things stand: no entry, or another AD account's",
-    Standing.NOT_KNOWN: "whose entry is not known here: the consumers decide, as ever",
+    Standing.NOT_KNOWN: "whose entry is not known here: a password that was set in IdM since may be overwritten",
     Standing.CHANGED_IN_IDM: "whose user changed the password in IdM itself since: it will be overwritten",
 }
 
@@ -224,10 +228,14 @@ def _say_plan(report: Report, plan: replaying.Plan, rate: int) -> None:
     for standing, words in _WORDS.items():
         if plan.standings[standing]:
             report.say(f"{plan.standings[standing]} {words}")
-    for one in plan.left_out[:_SHOWN]:
+    told = [one for one in plan.left_out if one.why != replaying.NOBODY_KNOWS]
+    for one in told[:_SHOWN]:
         whose = one.letter.account or "-"
         report.say(f"left out: event {one.letter.event_id} of {whose}: {one.why}: {one.repair}")
-    if len(plan.left_out) > _SHOWN:
+    unknown = [one for one in plan.left_out if one.why == replaying.NOBODY_KNOWS]
+    for one in unknown[:1]:  # often thousands, and nothing to say of the single one
+        report.say(f"left out: {len(unknown)} letters; of each: {one.why}: {one.repair}")
+    if len(told) > _SHOWN:
         report.say(f"left out: {len(plan.left_out)} in all; --json shows each")
     if plan.beyond_limit:
         report.say(f"{plan.beyond_limit} more are beyond --limit")
