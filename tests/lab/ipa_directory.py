@@ -65,7 +65,7 @@ class IpaDirectory(Directory):
         for path in self._plugin.schema:
             shutil.copy(path, self.layout.config / "schema")
         entry = self._plugin.entry.replace("changetype: add\n", "").replace("$SUFFIX", self.suffix)
-        entry = entry.replace(": libipa_pwd_extop\n", f": {self._plugin.library}\n")
+        entry = entry.replace(": libipa_pwd_extop\n", f": {self._plugin.shared_object}\n")
         dse = self.layout.config / "dse.ldif"
         # One blank line between entries: at two the server ends without a word.
         dse.write_text(f"{dse.read_text().strip()}\n\n{entry.strip()}\n")

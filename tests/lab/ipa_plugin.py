@@ -55,7 +55,7 @@ class Plugin:
     folder: Path
 
     @property
-    def library(self) -> Path:
+    def shared_object(self) -> Path:
         """The shared object."""
         return self.folder / _LIBRARY
 
