@@ -14,7 +14,6 @@ from passrelay_consumer.brake import Brake
 from passrelay_consumer.channel import EventChannel, WaitsForServers
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal
-from passrelay_consumer.key_watch import KeyWatch
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.pool import Handles, Pool
@@ -23,6 +22,7 @@ from passrelay_schemas import __version__, metrics_page
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.hygiene import forbid_core_dumps
+from passrelay_schemas.key_watch import KeyWatch
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.secret_file import read_secret_file
@@ -50,7 +50,8 @@ class Service:
         metrics: ConsumerMetrics,
         log: Log,
     ) -> None:
-        self._keys = KeyWatch(keyring, metrics, log)
+        self._keys = KeyWatch(keyring, log)
+        self._keyring = keyring
         self._metrics = metrics
         self._log = log
         # put() may be called by a signal handler; an Event's set() could wait for a lock that its own thread holds.
@@ -109,7 +110,8 @@ class Service:
         broker = self._threads[-1]
         while not self._stop_was_asked():
             self._pulse.beat()
-            self._keys.look()
+            if self._keys.look():
+                self._metrics.watch_keys(self._keyring)
         if self._faults.error is None:
             self._channel.stop()
             broker.join(_END_SECONDS)

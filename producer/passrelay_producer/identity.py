@@ -6,10 +6,10 @@ import threading
 import time
 from pathlib import Path
 
-from passrelay_schemas.errors import KeyFileError
+from passrelay_schemas.key_watch import KeyWatch
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyDocument, KeyUse
-from passrelay_schemas.logs import Action, Log
+from passrelay_schemas.logs import Log
 from passrelay_schemas.signing import Signer
 
 _REFRESH_SECONDS = 2.0
@@ -18,17 +18,16 @@ _REFRESH_SECONDS = 2.0
 class Identity:
     """The keyring behind a lock, read again at most every two seconds; callable from any thread.
 
-    A keyring that cannot be read any more is reported once and the last good state is used. KeyFileError at the start
-    when a recipient key or an own signing key is missing.
+    A key file with a fault is told every ten minutes and that key counts as it was read before; every other one counts
+    as it lies there. KeyFileError at the start when a recipient key or an own signing key is missing.
     """
 
     def __init__(self, directory: Path, *, log: Log, passphrase_file: Path | None = None) -> None:
-        self._log = log
         self._lock = threading.Lock()
         self.keyring = Keyring(directory, passphrase_file=passphrase_file)
+        self._watch = KeyWatch(self.keyring, log)
         self._signers: dict[str, Signer] = {}
         self._looked_at = time.monotonic()
-        self._fault = ""
         signer = self.keyring.signer()
         assert signer.document.producer is not None  # noqa: S101 - KeyDocument's own rule, for mypy
         self.producer: str = signer.document.producer
@@ -63,13 +62,5 @@ class Identity:
         if now - self._looked_at < _REFRESH_SECONDS:
             return
         self._looked_at = now
-        try:
-            if self.keyring.refresh():
-                self._signers = {}
-                self._log.info(Action.KEYRING_READ, directory=str(self.keyring.directory))
-        except KeyFileError as error:
-            if self._fault != str(error):
-                self._log.error(Action.KEYRING_FAULT, why=str(error), repair="the keys read before stay in use")
-            self._fault = str(error)
-        else:
-            self._fault = ""
+        if self._watch.look():
+            self._signers = {}

@@ -22,9 +22,10 @@ from passrelay_ops.stream import Tail
 from passrelay_ops.watch.metrics import WatchMetrics
 from passrelay_ops.watch.sight import Depth, Sight, live, voices
 from passrelay_schemas import topology
-from passrelay_schemas.errors import ConfigurationError, KeyFileError, PassrelayError
+from passrelay_schemas.errors import ConfigurationError, PassrelayError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Health, Pulse
+from passrelay_schemas.key_watch import KeyWatch
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.news import News
@@ -45,6 +46,7 @@ class Watcher:
     def __init__(self, settings: OpsSettings, keyring: Keyring, log: Log) -> None:
         self._settings = settings
         self._keyring = keyring
+        self._keys = KeyWatch(keyring, log)
         self._log = log
         self._stop = threading.Event()
         self._pulse = Pulse("watching", most_seconds=_STUCK_SECONDS)
@@ -137,12 +139,8 @@ class Watcher:
             connection.sleep(min(left, 0.5))  # which answers the broker's heartbeats
 
     def _refresh_keys(self) -> None:
-        try:
-            if self._keyring.refresh():
-                self._log.info(Action.KEYRING_READ, directory=str(self._keyring.directory))
-                self.metrics.watch_keys(self._keyring)
-        except KeyFileError as error:
-            self._log.error(Action.KEYRING_FAULT, why=str(error), repair="until then the keys read before count")
+        if self._keys.look():
+            self.metrics.watch_keys(self._keyring)
 
 
 def _depth(channel: BlockingChannel, queue: str) -> Depth:
