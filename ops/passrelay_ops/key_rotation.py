@@ -136,7 +136,10 @@ def second_step(rotation: Rotation) -> str:
         )
     if old.use is KeyUse.HOOK:
         to_use = hook_registry(new) if new else ""
-        return f"{to_use}. Later, on an operator's host: passrelay keys retire {old.key_id}"
+        return (
+            f"{to_use}; carry {public}, as it is now, to every other consumer and operator's host and run there: "
+            f"passrelay keys enroll {public} --yes. Later, on an operator's host: passrelay keys retire {old.key_id}"
+        )
     others = "producer, other consumer and operator's host"
     if old.use is KeyUse.OPS:
         others = "consumer and other operator's host"

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from passrelay_ops.cli import app
+from passrelay_ops.key_retirement import successor
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, public_path, read_public, write_public
@@ -214,3 +215,21 @@ def test_a_hook_key_lives_beside_the_recipient_key_and_its_steps_name_the_regist
     assert keyring.recipient() == recipient  # though the hook's keys are younger
     for key_id in (made["key_id"], following["key_id"]):
         assert keyring.opener(key_id, KeyUse.HOOK)
+
+
+def test_an_operators_host_that_did_a_hook_keys_steps_can_retire_the_old_one(directory: Path, tmp_path: Path) -> None:
+    operator = tmp_path / "operator"
+
+    def told(*step: str) -> str:
+        made = document_of(keys(*step, "--directory", directory, "--json"))["keys"][0]
+        document = public_path(directory, made["key_id"])
+        assert f"keys enroll {document.name}" in made["next"]
+        assert keys("enroll", document, "--yes", "--directory", operator).exit_code == 0
+        return str(made["key_id"])
+
+    old = told("init", "hook")
+    keys("rotate", "hook", "--directory", directory)
+    new = told("rotate", "hook", "--activate", "--yes")
+    keyring = Keyring(operator)
+    assert [key.key_id for key in keyring.documents(KeyUse.HOOK)] == [old, new]
+    assert list(successor(keyring.documents(KeyUse.HOOK)[0], keyring)) == []
