@@ -25,9 +25,10 @@ OUTDATED = frozenset({NEWER, VERSION_BACK, AHEAD})
 NOT_CARRIED = "not_carried"
 """Superseded: a must-change tick where carry_must_change is off, or the entry has no Kerberos attributes."""
 
-
-_OWN_WRITE = timedelta(seconds=10)
-"""krbLastPwdChange and applied_at are of the server's own clock: further apart they are of two writes."""
+OWN_WRITE = timedelta(seconds=10)
+"""krbLastPwdChange and applied_at are of one server's clock: further apart they are of two writes (docs/adr/0010)."""
+_TO_THE_SECOND = timedelta(seconds=2)
+"""Both are known to the second only."""
 _CLOCKS_APART = timedelta(minutes=5)
 """Kerberos' own tolerance (RFC 4120 7.5.1): times further apart are of a clock that is off."""
 
@@ -130,6 +131,14 @@ class Refuse:
 Decision = Write | Finish | Settled | Refuse
 
 
+def own_write(timeout_seconds: float) -> timedelta:
+    """How far a password's time and our write of it may lie apart: as long as a consumer waits for the server's answer.
+
+    `timeout_seconds` is [idm] timeout_seconds.
+    """
+    return max(OWN_WRITE, timedelta(seconds=timeout_seconds) + _TO_THE_SECOND)
+
+
 def decide(
     event: PasswordChanged,
     *,
@@ -140,11 +149,12 @@ def decide(
     carry_must_change: bool,
     idm_newer_wins: bool,
     times_kept: bool = False,
+    ours_within: timedelta = OWN_WRITE,
 ) -> Decision:
     """Compare the event with the entry's marker.
 
     `key` is the event's place in its domain's order, `epoch` the domain's newest; `times_kept` says that the server
-    has IPA's password plugin, which sets krbLastPwdChange with each password.
+    has IPA's password plugin, which sets krbLastPwdChange with each password; `ours_within` is own_write's answer.
     """
     marker, known = entry.marker, entry.known
     carries = carry_must_change and entry.kerberos
@@ -165,7 +175,7 @@ def decide(
         return Write()
     if event.must_change and carries and MUST_CHANGE_DONE not in marker.flags:
         return Finish(marker, Verdict.DUPLICATE)
-    if marker.event_id == event_id and _expired_by_our_write(entry, marker):
+    if marker.event_id == event_id and _expired_by_our_write(entry, marker, ours_within):
         # A server that does not list us took the write and expired the user: write again, on a better one.
         return Write()
     return Settled(Verdict.DUPLICATE)
@@ -204,11 +214,11 @@ def _outdated_because(key: OrderKey, known: Marker) -> str:
     return AHEAD if known.changed_at > written_at + apart else NEWER
 
 
-def _expired_by_our_write(entry: Entry, marker: Marker) -> bool:
+def _expired_by_our_write(entry: Entry, marker: Marker, ours_within: timedelta) -> bool:
     # An administrator's reset in IdM expires a password too; that one is his and stays.
     if not entry.expired_at_once or entry.last_change is None or MUST_CHANGE_DONE in marker.flags:
         return False
-    return abs(entry.last_change - datetime.fromisoformat(marker.applied_at)) <= _OWN_WRITE
+    return abs(entry.last_change - datetime.fromisoformat(marker.applied_at)) <= ours_within
 
 
 def _first(event: PasswordChanged, entry: Entry, *, idm_newer_wins: bool) -> Decision:

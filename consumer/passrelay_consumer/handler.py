@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide
+from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide, own_write
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.hook_part import with_password
 from passrelay_consumer.lifetime import password_life
@@ -183,6 +183,7 @@ class Handler:
                     carry_must_change=self._idm.carry_must_change,
                     idm_newer_wins=self._idm.initial == "idm-newer-wins",
                     times_kept=self._servers.expires_passwords(directory.url),
+                    ours_within=own_write(self._idm.timeout_seconds),
                 )
                 match decision:
                     case Settled():

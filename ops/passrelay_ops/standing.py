@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from uuid import UUID
 
-from passrelay_consumer.decide import Entry
+from passrelay_consumer.decide import OWN_WRITE, Entry, own_write
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.dead_letters import Letter
@@ -21,8 +21,6 @@ from passrelay_schemas.filetime import to_datetime
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.settings import DomainSettings, IdmSettings
 
-_OWN_WRITE = timedelta(seconds=10)
-"""krbLastPwdChange and a marker's applied_at are of the server's own clock: further apart they are of two writes."""
 _NOBODY = UUID(int=0)
 _REMEMBERED = 5000
 """Entries that are not read twice, since many letters can be of one user."""
@@ -45,8 +43,8 @@ class Standing(StrEnum):
     """The letter's account is not known, or IdM is not asked: whether IdM has a newer password is not known either."""
 
 
-def standing(letter: Letter, entry: Entry, *, idm_newer_wins: bool) -> Standing:
-    """The standing of a letter to the one entry of its account."""
+def standing(letter: Letter, entry: Entry, *, idm_newer_wins: bool, ours_within: timedelta = OWN_WRITE) -> Standing:
+    """The standing of a letter to the one entry of its account; `ours_within` is own_write's answer."""
     captured, marker = letter.captured_at, entry.known
     if captured is None:
         return Standing.NOT_KNOWN
@@ -54,7 +52,7 @@ def standing(letter: Letter, entry: Entry, *, idm_newer_wins: bool) -> Standing:
         return Standing.FAILS_AGAIN
     if marker is not None and FLOOR not in marker.flags and _holds(marker, letter, captured):
         return Standing.SUPERSEDED
-    if not _changed_since(entry, captured):
+    if not _changed_since(entry, captured, ours_within):
         return Standing.DUE
     if marker is None and idm_newer_wins:
         return Standing.NEVER_WRITTEN
@@ -65,12 +63,12 @@ def _holds(marker: Marker, letter: Letter, captured: datetime) -> bool:
     return marker.event_id == letter.event_id or to_datetime(marker.changed_at) > captured
 
 
-def _changed_since(entry: Entry, captured: datetime) -> bool:
+def _changed_since(entry: Entry, captured: datetime, ours_within: timedelta) -> bool:
     changed = entry.last_change
     if changed is None or changed <= captured:
         return False
     ours = [marker for marker in (entry.marker, entry.proof) if marker is not None and FLOOR not in marker.flags]
-    return not any(abs(changed - datetime.fromisoformat(marker.applied_at)) <= _OWN_WRITE for marker in ours)
+    return not any(abs(changed - datetime.fromisoformat(marker.applied_at)) <= ours_within for marker in ours)
 
 
 class Standings:
@@ -102,7 +100,9 @@ class Standings:
             return Standing.NOT_KNOWN
         if len(entries) != 1:
             return Standing.FAILS_AGAIN
-        return standing(letter, entries[0], idm_newer_wins=self._idm.initial == "idm-newer-wins")
+        idm_newer_wins = self._idm.initial == "idm-newer-wins"
+        ours_within = own_write(self._idm.timeout_seconds)
+        return standing(letter, entries[0], idm_newer_wins=idm_newer_wins, ours_within=ours_within)
 
     def _find(self, name: str, guid: UUID | None, domain: str) -> list[Entry] | None:
         try:

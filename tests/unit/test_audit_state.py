@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from passrelay_consumer.decide import Entry
+from passrelay_consumer.decide import OWN_WRITE, Entry, own_write
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.comparison import of_the_moment
-from passrelay_ops.audit.state import OWN_WRITE, Cause, Finding, Rules, Sight, State, judge, own_write
+from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, judge
 from passrelay_schemas.event import Account
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime, rfc3339

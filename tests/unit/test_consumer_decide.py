@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from passrelay_consumer.decide import Decision, Entry, Finish, Refuse, Settled, Write, decide
+from passrelay_consumer.decide import Decision, Entry, Finish, Refuse, Settled, Write, decide, own_write
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
@@ -27,10 +27,9 @@ DUPLICATE = Settled(Verdict.DUPLICATE)
 def decided(
     marker: Marker | None, *, event_id: UUID = OTHER, key_epoch: int = 0, epoch: int | None = None, **changes: Any
 ) -> Decision:
-    known = {
-        name: changes.pop(name) for name in ("last_change", "expiration", "proof", "times_kept") if name in changes
-    }
-    times_kept, principal = known.pop("times_kept", False), changes.pop("principal", True)
+    known = {name: changes.pop(name) for name in ("last_change", "expiration", "proof") if name in changes}
+    rules = {name: changes.pop(name) for name in ("times_kept", "ours_within") if name in changes}
+    principal = changes.pop("principal", True)
     change = event(None if changes.get("kind") is Kind.EXPIRE else "Kanarie7-x", **changes)
     entry = Entry("uid=alice", marker, object_classes=frozenset({"krbprincipalaux"}), principal=principal, **known)
     return decide(
@@ -47,7 +46,7 @@ def decided(
         epoch=key_epoch if epoch is None else epoch,
         carry_must_change=True,
         idm_newer_wins=True,
-        times_kept=times_kept,
+        **rules,
     )
 
 
@@ -167,6 +166,13 @@ def test_only_what_expired_with_our_own_write_is_written_again(seconds: int, dec
     expired: dict[str, Any] = {"last_change": moment, "expiration": moment - timedelta(seconds=1)}
     assert decided(MARKER, event_id=EVENT_ID, **expired) == decision
     assert decided(MARKER, event_id=OTHER, **expired) == DUPLICATE
+
+
+def test_a_write_that_a_slow_server_answered_late_is_our_own() -> None:
+    moment = datetime.fromisoformat(AT) + timedelta(seconds=20)
+    expired: dict[str, Any] = {"last_change": moment, "expiration": moment - timedelta(seconds=1)}
+    assert decided(MARKER, event_id=EVENT_ID, ours_within=own_write(20), **expired) == Write()
+    assert decided(MARKER, event_id=EVENT_ID, ours_within=own_write(5), **expired) == DUPLICATE
 
 
 def test_must_change_is_finished_once() -> None:

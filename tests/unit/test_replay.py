@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from passrelay_consumer.decide import Entry
+from passrelay_consumer.decide import Entry, own_write
 from passrelay_ops import letter_pages
 from passrelay_ops.dead_letters import KEPT, Letter, Letters, State
 from passrelay_ops.letter_desk import selection_of
@@ -146,6 +146,12 @@ THIS = letter()
 )
 def test_standing(of: Entry, expected: Standing) -> None:
     assert standing(THIS, of, idm_newer_wins=True) is expected
+
+
+def test_a_write_that_a_slow_server_answered_late_is_our_own() -> None:
+    late = entry(marker(NOW - HOUR, applied=NOW + HOUR), NOW + HOUR + timedelta(seconds=20))
+    assert standing(THIS, late, idm_newer_wins=True, ours_within=own_write(20)) is Standing.DUE
+    assert standing(THIS, late, idm_newer_wins=True, ours_within=own_write(5)) is Standing.CHANGED_IN_IDM
 
 
 def test_where_ad_wins_an_entry_without_a_marker_can_be_overwritten() -> None:

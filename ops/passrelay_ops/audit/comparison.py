@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
-from passrelay_consumer.decide import Entry
+from passrelay_consumer.decide import Entry, own_write
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import BATCH, Entries
-from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, elsewhere, judge, own_write
+from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, elsewhere, judge
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings, IdmSettings

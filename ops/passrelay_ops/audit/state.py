@@ -7,17 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from passrelay_consumer.decide import Entry
+from passrelay_consumer.decide import OWN_WRITE, Entry
 from passrelay_consumer.protection import protection
 from passrelay_ops.audit.account import AdAccount
 from passrelay_schemas.filetime import to_datetime
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
-
-OWN_WRITE = timedelta(seconds=10)
-"""krbLastPwdChange and applied_at are of one server's clock: further apart they are of two writes (docs/adr/0010)."""
-_CLOCK = timedelta(seconds=2)
-"""Both are known to the second only."""
 
 
 class State(StrEnum):
@@ -103,12 +98,7 @@ class Rules:
     protected_groups: Sequence[str] = ()
     idm_newer_wins: bool = True
     own_write: timedelta = OWN_WRITE
-    """A password's time may lie so much after our write of it: as long as we wait for the server's answer."""
-
-
-def own_write(timeout_seconds: float) -> timedelta:
-    """Rules.own_write where a consumer waits so long for its modify ([idm] timeout_seconds)."""
-    return max(OWN_WRITE, timedelta(seconds=timeout_seconds) + _CLOCK)
+    """A password's time may lie so much after our write of it (the consumer's own rule)."""
 
 
 def judge(user: AdAccount, sights: Sequence[Sight], rules: Rules) -> Finding:
