@@ -27,10 +27,13 @@ def _causes(rows: Sequence[Row], files: Sequence[Path]) -> Iterator[str]:
     failed = [row for row in rows if row.result is Result.FAIL]
     for row in failed:
         theirs = any(row.subject == str(path) or row.subject.endswith(f"({path.name})") for path in files)
-        if row.id == "broker.topology" or (theirs and row.id.startswith(("config.", "broker."))):
+        # Rights beyond those needed (broker.permissions) keep nobody away; who has too few, says so himself.
+        theirs = theirs and row.id.startswith(("config.", "broker.")) and row.id != "broker.permissions"
+        if row.id == "broker.topology" or theirs:
             yield row.id
-    # With one server that is fit they go on.
-    servers = {row.subject for row in rows if row.id == "idm.write"}
-    unfit = {row.subject: row.id for row in failed if row.id in STOPS_CONSUMERS}
-    if servers and servers <= unfit.keys():
+    # With one server that is fit they go on, and where a write on the probe holds, nothing else matters.
+    servers = {row.subject: row.result for row in rows if row.id == "idm.write"}
+    fit = {server for server, result in servers.items() if result is Result.OK}
+    unfit = {row.subject: row.id for row in failed if row.id in STOPS_CONSUMERS and row.subject not in fit}
+    if servers and servers.keys() <= unfit.keys():
         yield from unfit.values()
