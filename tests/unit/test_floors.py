@@ -78,6 +78,16 @@ def test_reset_to_a_version_shuts_out_all_of_it() -> None:
     assert "after password version 9 pass" in in_words(floor)
 
 
+def test_after_a_forged_version_a_reset_below_ads_lets_ads_own_pass() -> None:
+    forged = marker(kvno=4_000_000_000, changed_at=CHANGED_AT + 3600 * SECOND)
+    assert outcome(forged, kvno=7) == "superseded"
+    with pytest.raises(SafetyError, match="already"):  # it is the account's own marker
+        rebound(forged, GUID, AD)
+    floor = lowered_or_raised(forged, AD, kvno=6)
+    assert outcome(floor, kvno=7) == "written"
+    assert outcome(floor, kvno=6) == "superseded"
+
+
 def test_reset_to_a_version_and_a_time_of_it() -> None:
     floor = lowered_or_raised(marker(), AD, kvno=9, changed_at=CHANGED_AT)
     last_of_its_second = CHANGED_AT - CHANGED_AT % SECOND + SECOND - 1
