@@ -78,7 +78,7 @@ def _died(settings: OpsSettings, result: Result, before: Mapping[UUID, Trace]) -
     except PassrelayError:
         return set()
     result.trace(found)
-    return {guid for guid, trace in result.traces().items() if trace.event_id is not None and trace != before.get(guid)}
+    return {guid for guid, trace in result.traces().items() if trace.is_new_letter(before.get(guid))}
 
 
 def let_in(

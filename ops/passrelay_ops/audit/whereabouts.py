@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from passrelay_consumer.settle import REASON
@@ -42,6 +42,17 @@ class Trace:
     """The dead letter."""
     applied: bool = False
     """A consumer has written it, so that the entry must have lost it, or be gone."""
+    told_of: UUID | None = None
+    """The event that this is told of."""
+
+    def is_new_letter(self, before: Self | None) -> bool:
+        """Whether it is a dead letter that died after `before` was told, by the dead stream alone.
+
+        Without the journal an older letter shows where a newer event was told of.
+        """
+        if self.event_id is None or before is None or before.told_of is None:
+            return self.event_id is not None
+        return self != before and self.event_id.int >= before.told_of.int
 
 
 @dataclass(slots=True)
@@ -110,11 +121,11 @@ class Whereabouts:
         """Where the newest password of a wanted account is."""
         if not self.readable or user.guid not in self._wanted:
             return Trace(UNKNOWN)
-        # The newest event first: an older one brings an older password.
+        # The newest event first: an older one brings an older password, also than the one that was applied and is gone.
         events = sorted(self._wanted[user.guid].events.items(), key=lambda item: item[0].int, reverse=True)
         traces = [_of(event_id, event) for event_id, event in events]
         if traces:
-            return next((trace for trace in traces if trace.where != UNKNOWN), traces[0])
+            return next((trace for trace in traces if trace.where != UNKNOWN or trace.applied), traces[0])
         if self.waiting and user.changed_at and now - to_datetime(user.changed_at) < _JUST_NOW:
             return Trace(IN_FLIGHT, "changed within the last minute")
         if self.waiting:
@@ -128,18 +139,19 @@ def _of(event_id: UUID, event: _Event) -> Trace:
         at = rfc3339(found.applied_at or found.received_at)
         because = f" ({found.reason})" if found.reason else ""
         text = f"{found.verdict.value}{because} at {at} on {found.server or 'no server'}"
-        return Trace(UNKNOWN, text, applied=found.verdict is Verdict.APPLIED)
+        return Trace(UNKNOWN, text, applied=found.verdict is Verdict.APPLIED, told_of=event_id)
     if event.letter is not None and event.letter.verdict is Verdict.REPLAYED:
-        return Trace(IN_FLIGHT, f"replayed by {event.letter.by or 'somebody'}", _reason(event.reason))
+        return Trace(IN_FLIGHT, f"replayed by {event.letter.by or 'somebody'}", _reason(event.reason), told_of=event_id)
     if event.letter is not None:
         by = f", discarded by {event.letter.by or 'somebody'}" if event.letter.verdict is Verdict.DISCARDED else ""
         captured = f"captured {rfc3339(captured_at(event_id))}" if event_id.version == 7 else "of unknown age"
         replays = f", replayed {event.letter.replays} times" if event.letter.replays else ""
         text = f"a dead letter, {captured}{replays}{by}"
-        return Trace(f"dead:{event.reason}", text, _reason(event.reason), event_id)
+        return Trace(f"dead:{event.reason}", text, _reason(event.reason), event_id, told_of=event_id)
     if event.retry is not None:
         reason = _reason(event.retry.reason)
-        return Trace(IN_FLIGHT, f"tried {event.retry.attempts} times, last: {event.retry.reason}", reason)
+        tried = f"tried {event.retry.attempts} times, last: {event.retry.reason}"
+        return Trace(IN_FLIGHT, tried, reason, told_of=event_id)
     return Trace(UNKNOWN)
 
 
