@@ -133,6 +133,21 @@ def test_of_several_events_the_newest_that_is_open_counts(office: Office) -> Non
     assert office.trace(dead=died[:1], journal=[done]).where == "dead:policy"
 
 
+def test_an_older_letter_never_stands_for_what_was_applied_after_it(office: Office) -> None:
+    older, restored_away = new_event_id(), new_event_id()
+    died = office.record(older, Verdict.DEAD, Reason.POLICY)
+    applied = office.record(restored_away, Verdict.APPLIED, applied_at=NOW, server="idm1")
+    found = office.trace(dead=[died], journal=[applied])
+    assert (found.where, found.applied, found.event_id) == ("unknown", True, None)
+    # Replayed, the letter would put the older password back; captured again, the newer one comes.
+    assert "capture --user alice" in row(State.BEHIND, found).repair
+    # While its repair is waited for, the dead stream alone is read: the old letter is no news, a later one is.
+    again = office.record(new_event_id(), Verdict.DEAD, Reason.POLICY)
+    assert not office.trace(dead=[died]).is_new_letter(found)
+    assert office.trace(dead=[died, again]).is_new_letter(found)
+    assert office.trace(dead=[died]).is_new_letter(None)
+
+
 def test_events_before_the_one_in_the_entry_explain_nothing(office: Office) -> None:
     older, written, newer = new_event_id(), new_event_id(), new_event_id()
     marker = Marker(0, 6, 0, GUID, written, rfc3339(NOW))
@@ -171,6 +186,7 @@ def row(state: State, trace: Trace | None = None, cause: Cause = Cause.NONE, nam
         (State.NOT_IN_IDM, Trace("not_captured"), Cause.NONE, "create the user in IdM"),
         (State.CHANGED_IN_IDM, None, Cause.NONE, "marker reset alice --yes"),
         (State.UNEXPLAINED, Trace("unknown"), Cause.AHEAD, "raise the [[domain]] epoch"),
+        (State.UNEXPLAINED, Trace("unknown"), Cause.SAME_VERSION, "if AD's password works in IdM, nothing"),
         (State.UNEXPLAINED, Trace("unknown"), Cause.IDENTITY, f"marker rebind alice --guid {GUID} --yes"),
         (State.BEHIND, Trace("unknown"), Cause.RENAMED, "ipa user-mod OLD --rename=NEW"),
         (State.UNEXPLAINED, Trace("unknown"), Cause.AMBIGUOUS, "match filter"),

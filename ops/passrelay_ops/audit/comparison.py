@@ -118,7 +118,7 @@ class Comparison:
 
 def of_the_moment(finding: Finding) -> bool:
     """A second look may see it otherwise: a change was on its way, or one controller had not heard of it yet."""
-    return finding.state in _OF_THE_MOMENT or finding.cause is Cause.AHEAD
+    return finding.state in _OF_THE_MOMENT or finding.cause in {Cause.AHEAD, Cause.SAME_VERSION}
 
 
 def fault(domain: DomainSettings) -> str | None:

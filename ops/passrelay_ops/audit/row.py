@@ -21,6 +21,8 @@ _BY_CAUSE = {
     Cause.EPOCH: "set [[domain]] epoch here as on the consumers (docs/runbooks/restores.md)",
     Cause.ORDER: "set back the [[domain]] order, or begin a new epoch (docs/runbooks/restores.md)",
     Cause.AHEAD: "was AD restored from a backup? Then raise the [[domain]] epoch (docs/runbooks/restores.md)",
+    Cause.SAME_VERSION: "if AD's password works in IdM, nothing: on Windows two changes within a second look like this "
+    "(docs/runbooks/audit.md, Limits); if not, his next change in AD wins",
     Cause.UNREADABLE: "correct the marker as Directory Manager; no other program may write it",
     Cause.NO_VERSION: "let the account of [domain.ad] read msDS-KeyVersionNumber of this user",
     Cause.RENAMED: "give the entry his name in AD again (`ipa user-mod OLD --rename=NEW`, or its ntUserDomainId), or "

@@ -62,6 +62,7 @@ class Cause(StrEnum):
     EPOCH = "epoch"
     ORDER = "order"
     AHEAD = "ahead"
+    SAME_VERSION = "same_version"
     NO_VERSION = "no_version"
     ONE_SERVER = "one_server"
     RENAMED = "renamed"
@@ -145,6 +146,9 @@ def _at_entry(user: AdAccount, entry: Entry, sight: Sight, rules: Rules) -> Find
         return _at_floor(marker, compared)
     if compared < 0:
         return _behind(user, entry, known, rules)
+    if compared > 0 and known.key.place[:2] == (rules.epoch, user.kvno):
+        detail = f"IdM has version {known.kvno} too, with a later time or of another controller than AD's"
+        return Finding(State.UNEXPLAINED, detail, Cause.SAME_VERSION)
     if compared > 0:
         detail = f"IdM has version {known.kvno}, AD shows {user.kvno} only"
         return Finding(State.UNEXPLAINED, detail, Cause.AHEAD)
