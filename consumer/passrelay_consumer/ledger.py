@@ -20,8 +20,8 @@ _PATIENT_ROUNDS = 4
 
 _IDM_NEWER_REPAIR = (
     "IdM's password is younger than AD's change and stays: check the domain controller's clock if that is a change of "
-    "just now; where AD's is the one that counts: `passrelay idm marker rebind USER --guid GUID`, then `passrelay "
-    "producer capture --user USER`"
+    "just now; where AD's is the one that counts: `passrelay idm marker rebind USER --guid GUID --yes`, then "
+    "`passrelay producer capture --user USER`"
 )
 """Without the rebind the change would only come again with the same time."""
 
@@ -33,7 +33,7 @@ _VERSION_BACK_REPAIR = (
 
 _AHEAD_REPAIR = (
     "an earlier change of this account has a time in the future, so nothing counts until then: set the source's clock, "
-    "`passrelay idm marker reset USER --changed-at T` with a T before this change, and send the line again"
+    "`passrelay idm marker reset USER --changed-at T --yes` with a T before this change, and send the line again"
 )
 
 _SHUT_OUT = {

@@ -15,6 +15,7 @@ from typing import Any
 
 from pika.adapters.blocking_connection import BlockingConnection
 
+from passrelay_ops import repair_commands
 from passrelay_ops.confirmed import ConfirmingChannel, Outgoing
 from passrelay_ops.dead_letters import Letter, Letters, State, read_record
 from passrelay_ops.operator_act import Act
@@ -115,24 +116,20 @@ def _left_out(letter: Letter, standing: Standing, *, overwrite_idm: bool) -> Lef
     if letter.replays >= MOST_REPLAYS:
         repair = "find out why it comes back: `passrelay dead show ID`; then capture the user again, and discard it"
         return LeftOut(letter, f"was replayed {letter.replays} times already", repair)
-    user, guid = letter.account or "USER", letter.guid or "GUID"
+    rebind = repair_commands.rebind(letter.account, letter.guid, letter.domain)
     if standing is Standing.NEVER_WRITTEN and not overwrite_idm:
         why = "the user's password was changed in IdM since, and none of AD's was ever written there"
-        return LeftOut(letter, why, f"if AD's is the right one: {_rebind(user, guid)}, then --overwrite-idm")
+        return LeftOut(letter, why, f"if AD's is the right one: {rebind}, then --overwrite-idm")
     if standing is Standing.NEVER_WRITTEN:
         # The consumer's own rule would end it as superseded (idm_newer), and the letter would be gone.
         why = "the consumers keep the password that IdM has: the entry has no marker"
-        return LeftOut(letter, why, f"if AD's is the right one: {_rebind(user, guid)}, then once more")
+        return LeftOut(letter, why, f"if AD's is the right one: {rebind}, then once more")
     if standing is Standing.CHANGED_IN_IDM and not overwrite_idm:
         why = "the user's password was changed in IdM itself since"
         return LeftOut(letter, why, "if AD's is the right one: --overwrite-idm; else discard it")
     if standing is Standing.NOT_KNOWN and not overwrite_idm:
         return LeftOut(letter, NOBODY_KNOWS, "if AD's is the right one in any case: --overwrite-idm")
     return None
-
-
-def _rebind(user: object, guid: object) -> str:
-    return f"`passrelay idm marker rebind {user} --guid {guid} --yes`"
 
 
 @dataclass

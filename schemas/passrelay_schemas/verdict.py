@@ -66,7 +66,7 @@ REPAIRS: dict[Reason, str] = {
     Reason.PROTECTED: "nothing: accounts of this kind are never written to IdM; discard it",
     Reason.NOT_LISTED: "`passrelay idm managers add --yes`, then replay",
     Reason.IDENTITY: "the IdM entry belongs to another AD account: find out whose it is; if that one was deleted and "
-    "made again under this name, `passrelay idm marker rebind USER --guid GUID`, then replay",
+    "made again under this name, `passrelay idm marker rebind USER --guid GUID --yes`, then replay",
     Reason.POLICY: "the user must choose another password in AD, and this one is discarded; or let IdM's policy allow "
     "this one, then replay",
     Reason.BAD_SIGNATURE: "somebody changed the message, or two producers share one key id: check the producer's keys, "

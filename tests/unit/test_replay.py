@@ -185,6 +185,14 @@ def test_what_was_changed_in_idm_is_left_out(found: Standing, overwrite: bool, t
     assert all("--overwrite-idm" in one.repair or "marker rebind" in one.repair for one in made.left_out)
 
 
+def test_the_printed_rebind_can_be_run_as_it_stands() -> None:
+    (out,) = plan([letter(account="ann lee")], lambda _: Standing.NEVER_WRITTEN).left_out
+    assert f"`passrelay idm marker rebind 'ann lee' --guid {GUID} --yes --domain lab.example`" in out.repair
+    # A letter whose note or header could not be read.
+    (out,) = plan([letter(account=None, guid=None, domain=None)], lambda _: Standing.NEVER_WRITTEN).left_out
+    assert "`passrelay idm marker rebind USER --guid GUID --yes`" in out.repair
+
+
 def test_nobody_replays_for_ever() -> None:
     made = plan([letter(replays=MOST_REPLAYS), letter(replays=MOST_REPLAYS - 1)], lambda _: Standing.DUE)
     assert (len(made.letters), len(made.left_out)) == (1, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from uuid import UUID
 
+from passrelay_ops import repair_commands
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.state import QUIET, WORDS, Cause, Finding, State
 from passrelay_ops.audit.whereabouts import IN_FLIGHT, Trace
@@ -14,8 +15,6 @@ from passrelay_schemas.marker import Marker
 from passrelay_schemas.verdict import REPAIRS, Reason
 
 COLUMNS = ("domain", "user", "state", "ad_kvno", "ad_changed_at", "applied_at", "where", "detail", "repair", "guid")
-_CAPTURE = "`passrelay producer capture --user {user}` on a domain controller of {domain}"
-_REBIND = "`passrelay idm marker rebind {user} --guid {guid} --yes`"
 _BY_CAUSE = {
     Cause.AMBIGUOUS: REPAIRS[Reason.AMBIGUOUS],
     Cause.EPOCH: "set [[domain]] epoch here as on the consumers (docs/runbooks/restores.md)",
@@ -86,21 +85,20 @@ class Row:
 
 def advice(domain: str, user: AdAccount, finding: Finding, trace: Trace | None) -> str:
     """What heals this user; empty where there is nothing to do."""
-    capture = _CAPTURE.format(user=user.name, domain=domain)
+    capture = f"{repair_commands.capture(user.name)} on a domain controller of {domain}"
+    rebind = repair_commands.rebind(user.name, user.guid, domain)
     if finding.state in QUIET:
         return ""
     if finding.state is State.CHANGED_IN_IDM:
         return (
             "his next change in AD wins; to give him AD's password now: "
-            f"`passrelay idm marker reset {user.name} --yes`, then {capture}"
+            f"{repair_commands.reset(user.name, domain)}, then {capture}"
         )
     if finding.cause is Cause.IDENTITY:
-        rebind = _REBIND.format(user=user.name, guid=user.guid)
         return f"find out whose the entry is; if it is this user's: {rebind}, then {capture}"
     if finding.cause is Cause.IDM_NEWER and finding.state is State.BEHIND:
         return f"his next change in AD wins; to give him AD's password now: {capture}"
     if finding.cause is Cause.IDM_NEWER:
-        rebind = _REBIND.format(user=user.name, guid=user.guid)
         return f"his next change in AD wins; to give him AD's password now: {rebind}, then {capture}"
     if finding.cause in _BY_CAUSE:
         return _BY_CAUSE[finding.cause].replace("{capture}", capture)
