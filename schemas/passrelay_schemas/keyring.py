@@ -29,7 +29,8 @@ class Keyring:
         self._opens = private
         self._files: dict[Path, KeyDocument] = {}
         self._documents: dict[str, KeyDocument] = {}
-        self._openers: dict[str, Opener] = {}
+        self._openers: dict[str, tuple[object, Opener]] = {}
+        """Each with what it was made from."""
         self._state: object = None
         self.refresh()
 
@@ -85,12 +86,18 @@ class Keyring:
         for document in self._documents.values():
             if not self._opens or document.use is KeyUse.SIGNING or not self.has_private(document):
                 continue
+            known = self._openers.get(document.key_id)
             try:
-                openers[document.key_id] = Opener(document, self._private(document))
+                made_from = (document, _state(private_path(self.directory, document.key_id)))
+                # To decrypt a key takes 0.2 s, and while any file has a fault this is done at every look.
+                if known is None or known[0] != made_from:
+                    known = (made_from, Opener(document, self._private(document)))
+            except FileNotFoundError:  # removed just now
+                continue
             except KeyFileError as error:
                 faults.append(error)
-                if document.key_id in self._openers:
-                    openers[document.key_id] = self._openers[document.key_id]
+            if known is not None:
+                openers[document.key_id] = known
         self._openers = openers
         return faults
 
@@ -117,14 +124,7 @@ class Keyring:
     def _look(self) -> object:
         try:
             return sorted(
-                (
-                    path.name,
-                    (stat := _stat(path)).st_size,
-                    stat.st_mtime_ns,
-                    stat.st_ctime_ns,
-                    stat.st_ino,
-                    stat.st_mode,
-                )
+                (path.name, *_state(path))
                 for path in self.directory.iterdir()
                 if path.name.endswith((".pub.json", ".key")) and not path.name.startswith(".")
             )
@@ -186,19 +186,21 @@ class Keyring:
 
     def opener(self, key_id: str, use: KeyUse = KeyUse.RECIPIENT) -> Opener:
         """The private key for an envelope or note; UnknownKeyError when it is not here."""
-        opener, document = self._openers.get(key_id), self._documents.get(key_id)
-        if opener is None or document is None or document.use is not use or _revoked(document):
+        known, document = self._openers.get(key_id), self._documents.get(key_id)
+        if known is None or document is None or document.use is not use or _revoked(document):
             raise UnknownKeyError(f"{use} key {key_id}: its private part is not in the keyring")
-        return opener
+        return known[1]
 
 
 def _revoked(document: KeyDocument) -> bool:
     return document.status is KeyStatus.REVOKED
 
 
-def _stat(path: Path) -> os.stat_result:
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes whenever the file does."""
     # A private file may be a link to a credential, which is there only while its service runs, and for it alone.
     try:
-        return path.stat()
+        stat = path.stat()
     except OSError:
-        return path.lstat()
+        stat = path.lstat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_mode

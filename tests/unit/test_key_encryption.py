@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from passrelay_schemas.errors import KeyFileError
 from passrelay_schemas.key_encryption import CIPHER
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.keys import KeyUse, generate, private_path, read_private, write_private, write_public
+from passrelay_schemas.keys import KeyStatus, KeyUse, generate, private_path, read_private, write_private, write_public
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import KeysSettings
 from passrelay_schemas.strict_json import b64url
@@ -105,6 +106,43 @@ def test_a_keyring_opens_its_encrypted_keys(tmp_path: Path, passphrase_file: Pat
     assert keyring.signer("dc1").document.producer == "dc1"
     with pytest.raises(KeyFileError, match="encrypted"):
         Keyring(directory)
+
+
+def test_while_another_file_has_a_fault_no_unchanged_key_is_decrypted_again(
+    tmp_path: Path, passphrase_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "keys"
+    directory.mkdir(mode=0o700)
+    document, private = generate(KeyUse.RECIPIENT)
+    write_public(directory, document)
+    held = write_private(directory, document, private, passphrase=Secret(PASSPHRASE))
+    decrypted: list[Path] = []
+
+    def counted(path: Path, *arguments: Any, **more: Any) -> bytes:
+        decrypted.append(path)
+        return read_private(path, *arguments, **more)
+
+    monkeypatch.setattr("passrelay_schemas.keyring.read_private", counted)
+    keyring = Keyring(directory, passphrase_file=passphrase_file)
+    opener = keyring.opener(document.key_id)
+    (directory / "damaged.pub.json").write_text("{")
+    for _ in range(2):
+        with pytest.raises(KeyFileError, match="damaged"):
+            keyring.refresh()
+    assert decrypted == [held]
+    assert keyring.opener(document.key_id) is opener
+    # What changes is read all the same, again at each look, and the key stays as it was.
+    (directory / "damaged.pub.json").unlink()
+    held.chmod(0o644)
+    for _ in range(2):
+        with pytest.raises(KeyFileError, match=held.name):
+            keyring.refresh()
+    assert keyring.opener(document.key_id) is opener
+    held.chmod(0o600)
+    assert keyring.refresh() is True
+    write_public(directory, document.with_status(KeyStatus.RETIRED))
+    assert keyring.refresh() is True
+    assert keyring.opener(document.key_id).document.status is KeyStatus.RETIRED
 
 
 def test_a_link_to_a_credential_that_is_not_there_counts_as_no_private_key(tmp_path: Path) -> None:
