@@ -20,11 +20,15 @@ from passrelay_schemas.keys import KeyUse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, record_properties
 from passrelay_schemas.record import Record, envelope_text, note_text
-from passrelay_schemas.sealing import seal_note
+from passrelay_schemas.sealing import note_key_id, seal_note
 from passrelay_schemas.topology import tier_for
 from passrelay_schemas.verdict import Reason, Verdict
 
 _NOT_LOOKED_AT = frozenset({Reason.POISON})
+_ALSO_UNOPENED = frozenset({Reason.REFUSED, Reason.UNKNOWN_KEY})
+"""Reasons that events also wait for whose account is not known yet: an earlier note may not name it."""
+_NOTED_EVERY = 24
+"""Tries: one an hour, so a day. Readers look back a week, and horizon_hours can be months."""
 _CAPTURED = 7
 """The version of UUIDs that hold their time of capture; made-up ones have version 4."""
 
@@ -61,8 +65,7 @@ class Journal:
         outcome = disposition.outcome
         match disposition:
             case Later():
-                # The record first: after a crash between the two the event is still in the queue, and is tried again.
-                return self._try_record(outcome, delivery), self._tier_message(disposition, delivery)
+                return self._later(disposition, delivery)
             case Again():
                 written = outcome.verdict is Verdict.APPLIED
                 copy = _settle_copy(outcome, delivery, disposition.round)
@@ -85,24 +88,40 @@ class Journal:
             return Message(topology.DEAD, "", properties, body), journal
         return (journal, _settle_copy(outcome, delivery, 1)) if disposition.settle else (journal,)
 
-    def _try_record(self, outcome: Outcome, delivery: Delivery) -> Message:
-        """Small: the envelope is in the tier. The note tells whose password waits, and for what."""
-        event_id = _event_id(outcome, delivery)
-        full = _record(outcome, delivery, event_id, self._note(outcome, event_id))
-        record = full.model_copy(update={"envelope": None})
-        return Message(topology.JOURNAL, "", record_properties(record), record.encode())
+    def _later(self, later: Later, delivery: Delivery) -> tuple[Message, Message]:
+        """The record of the try, small: the envelope is in the tier; and the tier's message.
 
-    def _tier_message(self, later: Later, delivery: Delivery) -> Message:
-        outcome = later.outcome
-        note = self._note(outcome, outcome.header.event_id if outcome.header else made_up_id(delivery.body))
+        A note tells whose password waits, and for what. It is twelve times as long as the rest, so it stands in the
+        first record with its reason, then once a day; the tier's message carries it on.
+        """
+        outcome, event_id = later.outcome, _event_id(later.outcome, delivery)
+        noted = self._noted(outcome, delivery)
+        note = None if noted else self._note(outcome, event_id)
+        record = _record(outcome, delivery, event_id, note).model_copy(update={"envelope": None})
+        claimed = outcome.header.event_id if outcome.header else event_id
+        # A note opens under its own event's id only: the message's, which may be another than an unproven event's.
+        carried = noted or (note if claimed == event_id else self._note(outcome, claimed))
         properties = envelope_properties(
             outcome.header,
             attempt=later.attempt,
             replays=delivery.counters.replays,
             reason=outcome.reason,
-            note=note,
+            note=carried,
         )
-        return Message(topology.RETRY, later.tier.name, properties, delivery.body)
+        # The record first: after a crash between the two the event is still in the queue, and is tried again.
+        return (
+            Message(topology.JOURNAL, "", record_properties(record), record.encode()),
+            Message(topology.RETRY, later.tier.name, properties, delivery.body),
+        )
+
+    def _noted(self, outcome: Outcome, delivery: Delivery) -> str | None:
+        """The note of an earlier try, where it says all that this one's would; None: a new one is due."""
+        counters, ops_key = delivery.counters, self._keyring.newest(KeyUse.OPS)
+        if counters.note is None or ops_key is None or note_key_id(counters.note) != ops_key.key_id:
+            return None
+        if counters.attempt % _NOTED_EVERY == 0 or counters.reason != outcome.reason:
+            return None
+        return None if outcome.account is not None and outcome.reason in _ALSO_UNOPENED else counters.note
 
     def _note(self, outcome: Outcome, event_id: UUID) -> str | None:
         ops_key = self._keyring.newest(KeyUse.OPS)

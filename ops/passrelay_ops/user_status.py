@@ -143,6 +143,8 @@ class Outcomes:
         self._last: deque[dict[str, Any]] = deque(maxlen=most)
         self._tries: dict[UUID, tuple[Record, dict[str, Any]]] = {}
         """Of each event that waits, its last try: the many before it would only push the outcomes out."""
+        self._said: dict[UUID, str] = {}
+        """The diagnostic of each event's last note: a later try for the same reason has none of its own."""
         self._live: dict[UUID, dict[str, Any]] = {}
         self._failed_replay: dict[UUID, int] = {}
 
@@ -166,8 +168,12 @@ class Outcomes:
         note = self._notes.open(record.note, record.event_id)
         if record.event_id not in self._events and not note.speaks_of(self._user) and note.guid not in self._guids:
             return None
-        self._events.add(record.event_id)  # what is recorded of settling names the event only
-        return _SETTLED.get(record.verdict, "") if record.reason == REASON else note.diagnostic
+        self._events.add(record.event_id)  # a later try, and what is recorded of settling, name the event only
+        if record.reason == REASON:
+            return _SETTLED.get(record.verdict, "")
+        if record.note is not None:
+            self._said[record.event_id] = note.diagnostic
+        return self._said.get(record.event_id, "") if record.verdict is Verdict.RETRY else note.diagnostic
 
     def _take(self, record: Record, where: str, diagnostic: str) -> None:
         outcome = _outcome(record, where, diagnostic)

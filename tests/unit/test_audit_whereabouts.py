@@ -115,6 +115,8 @@ def test_what_is_tried_again_is_in_flight_until_its_end(office: Office) -> None:
     tried = office.record(event, Verdict.RETRY, Reason.USER_MISSING, attempts=3)
     found = office.trace(journal=[tried])
     assert (found.where, found.reason) == ("in_flight", Reason.USER_MISSING)
+    again = tried.model_copy(update={"note": None, "attempts": 4})  # the note stands in the first try
+    assert office.trace(journal=[tried, again]).detail == "tried 4 times, last: user_missing"
     applied = office.record(event, Verdict.APPLIED, applied_at=NOW, server="idm1")
     assert office.trace(journal=[tried, applied]).where == "unknown"
     assert "idm1" in office.trace(journal=[tried, applied]).detail

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -127,12 +128,59 @@ def test_a_try_is_on_record_with_its_reason_but_without_the_envelope(
     assert parse_note(note) == ("anna", retry.guid, "the server's words")
 
 
-def test_a_strangers_try_never_takes_the_real_events_id(journal: Journal) -> None:
+def test_later_tries_for_the_same_reason_are_small_and_the_note_goes_on_with_the_event(journal: Journal) -> None:
+    retry = outcome(Verdict.RETRY, "user_missing")
+    records, counters = [], Counters()
+    for attempt in range(1, 29):
+        record, waits = journal.messages(Later(retry, topology.TIERS[0], attempt), delivery(counters))
+        counters = Counters.of(waits.properties)
+        records.append(record.body)
+        assert counters.note is not None
+    noted = [number for number, body in enumerate(records, 1) if decode(body).note]
+    assert noted == [1, 25], "a day of tries is named twice"
+    assert sum(map(len, records)) < 15_000
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "noted"),
+    [
+        ("user_missing", {}, False),
+        ("ambiguous", {}, True),
+        # The event may have been refused, or its key missed, before anybody knew whose it is.
+        ("refused", {"reason": "refused"}, True),
+        ("unknown_key", {"reason": "unknown_key"}, True),
+        ("unknown_key", {"reason": "unknown_key", "account": None, "guid": None}, False),
+    ],
+)
+def test_a_try_has_a_note_where_an_earlier_one_may_say_less(
+    journal: Journal, ops: KeyDocument, before: str, now: dict[str, Any], noted: bool
+) -> None:
+    retry = replace(outcome(Verdict.RETRY, "user_missing"), **now)
+    counters = Counters(attempt=2, reason=before, note=f"{ops.key_id}.earlier")
+    record, waits = journal.messages(Later(retry, topology.TIERS[0], 3), delivery(counters))
+    note = decode(record.body).note
+    assert (note is not None) is noted
+    assert Counters.of(waits.properties).note == (note or counters.note)
+
+
+@pytest.mark.parametrize("note", [None, "of-another-ops-key.earlier", "garbage"])
+def test_a_note_that_todays_ops_key_does_not_open_is_written_anew(journal: Journal, note: str | None) -> None:
+    counters = Counters(attempt=2, reason="user_missing", note=note)
+    later = Later(outcome(Verdict.RETRY, "user_missing"), topology.TIERS[0], 3)
+    record, waits = journal.messages(later, delivery(counters))
+    assert decode(record.body).note == Counters.of(waits.properties).note != note
+
+
+def test_a_strangers_try_never_takes_the_real_events_id(journal: Journal, keyring: Keyring, ops: KeyDocument) -> None:
     stranger = replace(outcome(Verdict.RETRY, Reason.UNTRUSTED), authentic=False)
     assert stranger.header is not None
     record, waits = journal.messages(Later(stranger, topology.TIERS[0], 1), delivery())
     assert decode(record.body).event_id == made_up_id(BODY)
     assert waits.properties.message_id == str(stranger.header.event_id)
+    carried = Counters.of(waits.properties).note
+    assert carried is not None
+    opener = keyring.opener(ops.key_id, KeyUse.OPS)
+    assert open_note(carried, event_id=stranger.header.event_id, opener=opener), "it opens under the message's id"
 
 
 def test_what_cannot_be_parsed_has_the_same_made_up_id_each_time(journal: Journal) -> None:

@@ -90,7 +90,7 @@ class Stream:
         assert self._ops_key is not None
         text = note_text(account="alice", guid=GUID, diagnostic="no entry matches")
         note = seal_note(text, event_id=event_id, ops_key=self._ops_key)
-        record = Record(event_id=event_id, verdict=verdict, received_at=NOW, note=note, **fields)
+        record = Record(event_id=event_id, verdict=verdict, **{"received_at": NOW, "note": note, **fields})
         self._outcomes.read([StreamMessage(0, record.encode(), record_properties(record))], where)
 
 
@@ -110,6 +110,19 @@ def test_what_waits_is_told_in_words_by_its_last_try(outcomes: Outcomes, stream:
         "waits, and is tried again by itself within 2m; no entry matches; repair: create the user in IdM"
     )
     assert outcomes.live_letters == []
+
+
+def test_a_try_without_a_note_is_still_the_users_and_keeps_the_words(outcomes: Outcomes, stream: Stream) -> None:
+    event_id = new_event_id()
+    long_ago = NOW - timedelta(days=3)  # before the time that is asked for
+    stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=1, received_at=long_ago)
+    assert outcomes.last == []
+    for attempts in (2, 3):
+        stream.take(event_id, Verdict.RETRY, reason="user_missing", attempts=attempts, note=None)
+    stream.take(new_event_id(), Verdict.RETRY, reason="user_missing", attempts=2, note=None)
+    [waits] = outcomes.last
+    assert (waits["event_id"], waits["attempts"]) == (str(event_id), 3)
+    assert "no entry matches" in waits["diagnostic"]
 
 
 @pytest.mark.parametrize("end", [Verdict.APPLIED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.DEAD])

@@ -26,7 +26,8 @@ IN_FLIGHT: Final = "in_flight"
 NOT_CAPTURED: Final = "not_captured"
 UNKNOWN: Final = "unknown"
 JOURNAL_REACH = timedelta(days=7)
-"""How far back the journal is read: what waits is tried, and recorded, at least once an hour while a consumer runs."""
+"""How far back the journal is read: while a consumer runs, what waits is tried and recorded at least once an hour, and
+its account is named in a record at least once a day."""
 _JUST_NOW = timedelta(minutes=1)
 
 
@@ -114,7 +115,7 @@ class Whereabouts:
             guid = self._accounts.get(record.event_id) or self._notes.open(record.note, record.event_id).guid
             wanted = self._wanted.get(guid) if guid is not None else None
             if wanted is not None and guid is not None and record.event_id.int > wanted.newer_than:
-                self._accounts[record.event_id] = guid  # an operator's act names the event only
+                self._accounts[record.event_id] = guid  # an operator's act, and a later try, name the event only
                 yield record, wanted.events.setdefault(record.event_id, _Event())
 
     def trace(self, user: AdAccount, now: datetime) -> Trace:

@@ -13,6 +13,7 @@ from passrelay_ops.audit import broker, comparison
 from passrelay_ops.audit.result import DRIFT, Result
 from passrelay_ops.audit.sides import sides
 from passrelay_ops.audit.state import WORDS
+from passrelay_ops.audit.whereabouts import JOURNAL_REACH
 from passrelay_ops.connection import connect, server_version
 from passrelay_ops.notes import Notes
 from passrelay_ops.options import AsJson, OpsConfig, default_path, parse_moment
@@ -20,6 +21,7 @@ from passrelay_ops.report import Report
 from passrelay_ops.stream import read
 from passrelay_ops.user_status import Outcomes
 from passrelay_schemas.errors import PassrelayError
+from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.settings import OpsSettings
@@ -51,7 +53,9 @@ def status(
         try:
             with connect(settings.broker) as connection:
                 report.servers["rabbitmq"] = server_version(connection)
-                outcomes.read(read(connection, JOURNAL, since=moment - _CLOCKS_APART), "journal")
+                # A later try names the event only: whose it is stands in one before it.
+                first = min(moment - _CLOCKS_APART, utc_now() - JOURNAL_REACH)
+                outcomes.read(read(connection, JOURNAL, since=first), "journal")
                 outcomes.read(read(connection, DEAD), "dead")
                 for result in compared:
                     result.trace(broker.look(connection, result.wanted(), notes))
