@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -13,17 +14,19 @@ import pytest
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.ad.controller import Attributes
-from passrelay_ops.audit import healing
+from passrelay_ops.audit import healing, repair
 from passrelay_ops.audit.account import AdAccount, read
 from passrelay_ops.audit.comparison import Comparison
 from passrelay_ops.audit.result import Result
 from passrelay_ops.audit.state import Rules, Sight, State
+from passrelay_ops.report import Report
 from passrelay_producer.metadata import UNICODE_PWD
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
-from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.filetime import UNITS_PER_SECOND, utc_now
 from passrelay_schemas.marker import Marker
-from tests.unit.builders import CHANGED_AT, DOMAIN
+from passrelay_schemas.settings import DomainSettings, IdmSettings
+from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID
 
 SID = bytes([1, 5, 0, 0, 0, 0, 0, 5]) + struct.pack("<5I", 21, 1, 2, 3, 1105)
 ORIGIN = UUID(int=1)
@@ -89,10 +92,12 @@ class Server:
         *,
         batches: int = 10**9,
         others: dict[int, int] | None = None,
+        changed_in_idm: Collection[int] = (),
     ) -> None:
         self.url = url
         self.kvnos = kvnos or {}
         self._left = batches
+        self._changed_in_idm = changed_in_idm
         self._others = others
         """Versions in the markers of entries with other names; None: they cannot be listed."""
 
@@ -116,7 +121,10 @@ class Server:
 
     def _entries(self, user: AdAccount) -> tuple[Entry, ...]:
         kvno = self.kvnos.get(user.guid.int, 3)
-        return (entry(f"uid={user.name}", user, kvno),) if kvno else ()
+        if not kvno:
+            return ()
+        last_change = utc_now() if user.guid.int in self._changed_in_idm else None
+        return (replace(entry(f"uid={user.name}", user, kvno), last_change=last_change),)
 
 
 def entry(dn: str, user: AdAccount, kvno: int) -> Entry:
@@ -215,6 +223,21 @@ def test_a_repair_waits_for_what_can_come_and_no_longer(monkeypatch: pytest.Monk
     healing.wait(result, comparison, 3600, coming={UUID(int=7), UUID(int=8)}, died=died)
     assert result.repaired == ["user7"]
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("captures", "words"), [(True, "1 users of lab.example get "), (False, "by their dead letters alone")]
+)
+def test_without_a_producer_nobody_is_told_to_get_what_nobody_sends(
+    captures: bool, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, comparison = compared(Domain(9), Server(kvnos={7: 2}, changed_in_idm={7}))
+    assert [user.name for user, _ in result.younger_in_idm()] == ["user7"]
+    domain = DomainSettings(name=DOMAIN, sid=DOMAIN_SID, search_base="dc=test")
+    nowhere = Path("/nowhere")
+    idm = IdmSettings(servers=("ldaps://idm1",), ca_file=nowhere, bind_dn="cn=x", password_file=nowhere)
+    repair.let_in(Report("audit", as_json=False), result, comparison, domain, idm, captures=captures, yes=True)
+    assert words in capsys.readouterr().err
 
 
 def test_memory_does_not_grow_with_the_domain() -> None:
