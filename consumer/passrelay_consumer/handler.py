@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -20,16 +20,17 @@ from passrelay_consumer.hook_part import with_password
 from passrelay_consumer.lifetime import password_life
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
+from passrelay_consumer.progress import Progress
 from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
 from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
 from passrelay_schemas.deny import denied
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
-from passrelay_schemas.envelope import Envelope, ProtectedHeader
+from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError, MalformedError, MarkerError, PolicyError, ProtectedError
 from passrelay_schemas.event import PasswordChanged, decode
-from passrelay_schemas.filetime import from_datetime, rfc3339, utc_now
+from passrelay_schemas.filetime import from_datetime, rfc3339
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
@@ -56,52 +57,6 @@ class _ServerTroubleError(Exception):
     """No server takes writes now."""
 
 
-@dataclass
-class _Progress:
-    """What is known of the event so far, for the outcome."""
-
-    header: ProtectedHeader | None = None
-    signed_at: datetime | None = None
-    authentic: bool = False
-    event: PasswordChanged | None = None
-    server: str | None = None
-    now: datetime = field(default_factory=utc_now)
-    """By the clock of `server`, once there is one."""
-    settling: bool = False
-    """It is a settle copy: applied before, and looked at again until every server shows it."""
-    settle_since: datetime | None = None
-    """When it was applied."""
-    wrote: bool = False
-    """Our modify succeeded, or its answer was lost, so that it may have."""
-
-    written_at: datetime | None = None
-    """When the write was made that the entry shows."""
-
-    def outcome(
-        self,
-        verdict: Verdict,
-        reason: str | None = None,
-        diagnostic: str = "",
-        applied_at: datetime | None = None,
-    ) -> Outcome:
-        account = self.event.account if self.event else None
-        return Outcome(
-            verdict=verdict,
-            reason=reason,
-            diagnostic=diagnostic,
-            header=self.header,
-            account=account.sam_account_name if account else None,
-            guid=account.guid if account else None,
-            server=self.server,
-            applied_at=applied_at,
-            signed_at=self.signed_at,
-            decided_at=self.now if self.server else None,
-            changed_at=self.event.changed_at if self.event else None,
-            written_at=self.written_at,
-            authentic=self.authentic,
-        )
-
-
 class Handler:
     """One worker's handler, with a connection of its own. Never raises for bad input."""
 
@@ -120,7 +75,7 @@ class Handler:
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
         counters = delivery.counters
-        progress = _Progress(settling=counters.settle > 0, settle_since=counters.settle_since)
+        progress = Progress(settling=counters.settle > 0, settle_since=counters.settle_since)
         try:
             event, domain = self._trusted_event(delivery.body, progress)
             return self._deliver(event, domain, progress)
@@ -132,7 +87,7 @@ class Handler:
         except _ServerTroubleError as error:
             return Hold(str(error))
 
-    def _trusted_event(self, raw: bytes, progress: _Progress) -> tuple[PasswordChanged, DomainSettings]:
+    def _trusted_event(self, raw: bytes, progress: Progress) -> tuple[PasswordChanged, DomainSettings]:
         # 1. Limits and shape.
         envelope = Envelope.parse(raw)
         header = progress.header = envelope.header
@@ -162,7 +117,7 @@ class Handler:
         _check_password(event.password)
         return event, domain
 
-    def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: _Progress) -> Outcome:
+    def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: Progress) -> Outcome:
         event_id = _event_id(progress)
         key = order_key(event, domain, event_id)
         for _ in range(_ROUNDS):
@@ -220,7 +175,7 @@ class Handler:
         entry: Entry,
         event: PasswordChanged,
         key: OrderKey,
-        progress: _Progress,
+        progress: Progress,
     ) -> Outcome:
         # 9. One modify: password and marker together, exactly on top of the marker that was read.
         if event.password is None:
@@ -303,7 +258,7 @@ class Handler:
             ),
         )
 
-    def _settled(self, decision: Settled, entry: Entry, progress: _Progress) -> Outcome:
+    def _settled(self, decision: Settled, entry: Entry, progress: Progress) -> Outcome:
         marker = entry.marker
         if decision.verdict is Verdict.DUPLICATE and progress.settling:
             others = self._servers.others(progress.server or "")
@@ -378,7 +333,7 @@ def _exactly_one(
     return entries[0]
 
 
-def _event_id(progress: _Progress) -> UUID:
+def _event_id(progress: Progress) -> UUID:
     if progress.header is None:
         raise RuntimeError("called before step 1")
     return progress.header.event_id

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.disposition import Again, Disposition, Dropped, Final, Later, Settled, dispose
-from passrelay_consumer.handler import Handler, _Progress
+from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Outcome
+from passrelay_consumer.progress import Progress
 from passrelay_schemas.envelope import ProtectedHeader
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime
@@ -109,7 +110,7 @@ class _Consumer(Handler):
         self._world = world
         self._fate = fate
 
-    def _trusted_event(self, raw: bytes, progress: _Progress) -> tuple[PasswordChanged, DomainSettings]:
+    def _trusted_event(self, raw: bytes, progress: Progress) -> tuple[PasswordChanged, DomainSettings]:
         captured = self._world.captured[int(raw)]
         progress.header = ProtectedHeader(
             suite="x", recipient_key_id="k" * 26, producer=PRODUCER, domain=DOMAIN, event_id=captured.event_id
