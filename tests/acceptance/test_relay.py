@@ -59,10 +59,12 @@ def test_a_thousand_shuffled_changes_with_duplicates_end_with_the_newest(relay: 
     assert finals[Verdict.DEAD] == 0
     # Fewer writes than events: what was already superseded is not written, and nothing is written twice.
     applied = Counter(found.event_id for found in relay.records() if found.verdict is Verdict.APPLIED)
-    assert finals[Verdict.APPLIED] == len(applied) == applied.total() < 1000
-    # The first final record of an event counts; what is delivered again only adds that nothing was to be done.
+    assert len(applied) == applied.total() < 1000
+    # The first final record of an event counts; what is delivered again only adds that nothing was to be done. Of two
+    # copies at two consumers at once, the one that found the other's write may have its record in the journal first.
     later = Counter(found.verdict for found in relay.records()) - finals
-    assert set(later) <= {Verdict.DUPLICATE, Verdict.SUPERSEDED}
+    assert set(later) <= {Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.APPLIED}
+    assert finals[Verdict.APPLIED] + later[Verdict.APPLIED] == len(applied)
     assert later.total() == 150
     before = {name: relay.directory.read(name) for name in population.history}
     seen = relay.journal_depth()

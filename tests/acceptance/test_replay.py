@@ -209,7 +209,7 @@ def test_what_the_user_chose_in_idm_since_is_left_alone_unless_asked_for(relay: 
     assert {
         (one["account"], one["repair"].split("`")[1] if "`" in one["repair"] else "") for one in plan["left_out"]
     } == {
-        (never.name, f"passrelay idm marker rebind {never.name} --guid {never.guid} --yes"),
+        (never.name, f"passrelay idm marker rebind {never.name} --guid {never.guid} --yes --domain lab.example"),
         (later.name, ""),
     }
     assert set(desk.states().values()) == {"live"}
