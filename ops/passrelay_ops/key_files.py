@@ -195,7 +195,10 @@ def uses_of(role: str, *, recipient_only: bool) -> list[KeyUse]:
 
 
 def owner_hint(directory: Path) -> str | None:
-    """What to do when root made files that a service account must read, in a directory of root's own."""
+    """What to do when root made keys that a service's own account must read, in a directory of root's own."""
     if hasattr(os, "geteuid") and os.geteuid() == 0 and directory.stat().st_uid == 0:
-        return f"made by root: if the service runs as another account, `chown -R ACCOUNT {directory}`"
+        return (
+            f"made by root: the shipped producer runs as root; for a service with an account of its own (the shipped "
+            f"consumer's is passrelay) `chown -R ACCOUNT {directory}`"
+        )
     return None

@@ -19,7 +19,6 @@ from passrelay_ops.idm.plan import Step, missing
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import Wanted, wanted
 from passrelay_ops.idm.view import View, look
-from passrelay_ops.key_files import owner_hint
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import FAULT, Report
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
@@ -111,8 +110,10 @@ def _set_up(
         made = setting_up.needs_password(site, views) and password_file.ensure(site.password_file)
         if made:
             report.progress(f"made {site.password_file} with the service account's new password; consumers need a copy")
-            if hint := owner_hint(site.password_file):
-                report.progress(hint)
+            report.progress(
+                "leave a copy to root (mode 0600) where the shipped unit hands it over (LoadCredential); a consumer "
+                "that reads the file itself must own it"
+            )
         with work.servers(idm, login) as connection:
             work.apply(steps, connection)
         urls = [view.server for view in views]
