@@ -169,6 +169,7 @@ class EventChannel:
         if channel is not self._channel or not self._usable:
             return
         self._pulse.beat()
+        self._ledger.forget()
         now, refused = time.monotonic(), set(self._refused)
         for job in self._held.values():
             most = _LONGEST_REFUSED_SECONDS if job in refused else _LONGEST_HELD_SECONDS

@@ -81,6 +81,10 @@ class Ledger:
         self._log.error(Action.BRAKE, reason=outcome.reason, repair=repair)
         return True
 
+    def forget(self) -> None:
+        """Now and then: what was learnt of producers' clocks long ago is not shown any more."""
+        self._clocks.forget()
+
     def _look_at_clock(self, outcome: Outcome) -> None:
         if outcome.authentic and outcome.header and outcome.signed_at and outcome.decided_at:
             self._clocks.signed(outcome.header.producer, outcome.signed_at, outcome.decided_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from passrelay_consumer.directory import ProbeResult
@@ -97,9 +98,16 @@ class ConsumerMetrics(RelayMetrics):
         if result.clock_offset is not None:
             self.clock_offset.labels(server).set(result.clock_offset.total_seconds())
 
-    def producer_clock(self, producer: str, ahead_seconds: float) -> None:
-        """The quickest event of a producer; far below zero its clock is behind, or everything waits in the queue."""
-        self.clock_ahead.labels(producer).set(ahead_seconds)
+    def producer_clock(self, producer: str, ahead_seconds: float | None) -> None:
+        """The quickest event of a producer; far below zero its clock is behind, or everything waits in the queue.
+
+        None: nothing is known of it any more.
+        """
+        if ahead_seconds is not None:
+            self.clock_ahead.labels(producer).set(ahead_seconds)
+        else:
+            with contextlib.suppress(KeyError):  # of older versions, where there is none
+                self.clock_ahead.remove(producer)
 
     def paused(self, reason: str, *, on: bool) -> None:
         """Consuming stopped or went on."""

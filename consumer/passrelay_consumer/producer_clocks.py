@@ -15,7 +15,7 @@ AHEAD_SECONDS = 300
 BEHIND_SECONDS = 900
 """A clock behind looks like a long queue: it is told only where not even the quickest event of a period came sooner."""
 PERIOD_SECONDS = 3600
-"""A producer is looked at, and warned of, anew after so long."""
+"""A producer is looked at, and warned of, anew after so long; what is shown of it is not older."""
 
 
 @dataclass
@@ -45,11 +45,20 @@ class ProducerClocks:
                     "none of its events came sooner: its clock is behind, or all of them waited in the queue",
                 )
             period = self._periods[producer] = _Period(self._monotonic())
-        period.ahead = max(period.ahead, (signed_at - now).total_seconds())
+        ahead = (signed_at - now).total_seconds()
+        # Once an event is not from the future any more the clock was set right; a queue where it waited as long as the
+        # clock is ahead would be a chance, and the next event tells.
+        period.ahead = ahead if period.ahead > AHEAD_SECONDS >= ahead else max(period.ahead, ahead)
         self._metrics.producer_clock(producer, period.ahead)
         if period.ahead > AHEAD_SECONDS and not period.warned:
             period.warned = True
             self._warn(producer, period.ahead, "its events are signed in the future")
+
+    def forget(self) -> None:
+        """Show nothing any more of a producer that this consumer has had no event from since its period began."""
+        for producer, period in self._periods.items():
+            if self._monotonic() - period.began >= PERIOD_SECONDS:
+                self._metrics.producer_clock(producer, None)
 
     def _warn(self, producer: str, ahead: float, why: str) -> None:
         self._log.warning(

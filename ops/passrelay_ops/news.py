@@ -1,6 +1,8 @@
 """What the producers say of themselves (passrelay_schemas.news), as the news stream tells it; only signed news count.
 
 All times in news are the producer's. Whoever sends an old one again changes nothing: the newest by its own time counts.
+Only where that time lies in the future the next one counts, or a producer whose clock was set right would stay unheard
+until then.
 """
 
 from __future__ import annotations
@@ -82,8 +84,9 @@ def hear(connection: BlockingConnection, keyring: Keyring, *, since: datetime | 
     return judge(read(connection, topology.NEWS, since=None if since <= EVERYTHING else since), keyring)
 
 
-def judge(messages: Iterable[StreamMessage], keyring: Keyring) -> Heard:
-    """What these messages tell a host with this keyring."""
+def judge(messages: Iterable[StreamMessage], keyring: Keyring, *, now: datetime | None = None) -> Heard:
+    """What these messages tell a host with this keyring, at `now` by its clock."""
+    now = now or utc_now()
     newest: dict[str, News] = {}
     unbelieved: deque[Unbelieved] = deque(maxlen=_MOST_UNBELIEVED)
     for message in messages:
@@ -92,10 +95,14 @@ def judge(messages: Iterable[StreamMessage], keyring: Keyring) -> Heard:
         except EventError as error:
             unbelieved.append(_unbelieved(message, error))
             continue
-        known = newest.get(news.producer)
-        if known is None or news.sent_at >= known.sent_at:
+        if succeeds(news, newest.get(news.producer), now):
             newest[news.producer] = news
     return Heard(newest, tuple(unbelieved))
+
+
+def succeeds(news: News, known: News | None, now: datetime) -> bool:
+    """Whether news that come later in the stream take the place of what is known of their producer."""
+    return known is None or news.sent_at >= known.sent_at or known.sent_at - now > _SILENT
 
 
 def _unbelieved(message: StreamMessage, error: EventError) -> Unbelieved:

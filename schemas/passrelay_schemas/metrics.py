@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,12 +90,15 @@ class CommonMetrics:
                 self.key_expiry.labels(document.key_id).set(document.expires_at.timestamp())
 
     def watch_certificates(self, broker: BrokerSettings, *others: Path) -> None:
-        """Set the expiry of the certificate files that the settings name."""
+        """Set the expiry of the certificate files that the settings name; of two with one name, the earlier."""
+        found: dict[str, float] = {}
         for path in (broker.ca_file, broker.certificate_file, *others):
             if path is None:
                 continue
             with contextlib.suppress(OSError, ValueError):
-                self.certificate_expiry.labels(path.name).set(_expiry(path).timestamp())
+                found[path.name] = min(found.get(path.name, math.inf), _expiry(path).timestamp())
+        for name, expires in found.items():
+            self.certificate_expiry.labels(name).set(expires)
 
 
 class RelayMetrics(CommonMetrics):

@@ -150,12 +150,27 @@ def test_a_signature_from_the_future_is_told_at_once_and_once_an_hour_for_each_p
     assert len(watch.signed(3600, 3600)) == 1
 
 
-def test_after_the_clock_is_right_again_the_metric_follows_within_an_hour() -> None:
+def test_after_the_clock_is_right_again_the_next_event_shows_it() -> None:
     watch = Watch()
     watch.signed(3600, -1)
+    assert watch.shown() == -1
+    assert watch.signed(-5) == []
+    assert watch.shown() == -1
+    assert watch.signed(3600) == []  # told within this hour already
+    assert watch.shown() == 3600
+
+
+def test_without_an_event_for_an_hour_nothing_is_shown() -> None:
+    watch = Watch()
+    watch.signed(3600)
+    watch.clocks.forget()
     assert watch.shown() == 3600
     watch.hours += PERIOD_SECONDS / 3600
+    watch.clocks.forget()
+    watch.clocks.forget()
+    assert watch.shown() is None
     assert watch.signed(-1) == []
+    watch.clocks.forget()
     assert watch.shown() == -1
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 from prometheus_client import CollectorRegistry
 
 from passrelay_ops import metrics_reference
@@ -19,7 +20,8 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, write_public
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.metrics import CommonMetrics
-from passrelay_schemas.settings import MetricsSettings
+from passrelay_schemas.secret import Secret
+from passrelay_schemas.settings import BrokerSettings, MetricsSettings
 from tests.unit.builders import Party
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +164,18 @@ def test_a_thread_that_ended_is_told() -> None:
     ended.start()
     ended.join()
     assert dead([ended, threading.main_thread()]) == ["thread worker-0: not running"]
+
+
+def test_of_two_certificate_files_with_one_name_the_earlier_end_is_shown(tmp_path: Path) -> None:
+    soon, late = tmp_path / "soon" / "ca.pem", tmp_path / "late" / "ca.pem"
+    for path, ends in ((soon, datetime(2027, 1, 1, tzinfo=UTC)), (late, datetime(2030, 1, 1, tzinfo=UTC))):
+        path.parent.mkdir()
+        trustme.CA().issue_cert("rabbit", not_after=ends).cert_chain_pems[0].write_to_path(str(path))
+    for first, second in ((soon, late), (late, soon)):
+        metrics = CommonMetrics()
+        metrics.watch_certificates(BrokerSettings(url=Secret("amqp://guest:guest@localhost"), ca_file=first), second)
+        shown = metrics.registry.get_sample_value("passrelay_certificate_expiry_timestamp_seconds", {"name": "ca.pem"})
+        assert shown == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 
 def test_only_keys_in_use_have_an_expiry(tmp_path: Path) -> None:

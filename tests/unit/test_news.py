@@ -222,7 +222,8 @@ def test_no_bytes_raise_anything_but_event_errors(keyring: Keyring, raw: bytes) 
 
 
 def heard(keyring: Keyring, *bodies: bytes) -> Heard:
-    return judge((StreamMessage(at, body, pika.BasicProperties()) for at, body in enumerate(bodies)), keyring)
+    messages = (StreamMessage(at, body, pika.BasicProperties()) for at, body in enumerate(bodies))
+    return judge(messages, keyring, now=SIGNED_AT)
 
 
 def said(seconds: float = 0, party: Party = PARTY, key: KeyDocument | None = None, **changes: Any) -> bytes:
@@ -236,6 +237,12 @@ def test_the_newest_of_each_producer_counts_and_an_old_one_sent_again_does_not(k
     found = heard(keyring, old, said(0, version="new"), said(party=OTHER, version="other"), old)
     assert {name: item.version for name, item in found.news.items()} == {"dc1": "new", "dc2": "other"}
     assert not found.unbelieved
+
+
+def test_after_a_clock_was_set_right_its_producer_is_heard_again(keyring: Keyring) -> None:
+    ahead, right, replayed = said(3600, version="ahead"), said(0, version="right"), said(-60, version="old")
+    assert heard(keyring, right, ahead).news["dc1"].version == "ahead"
+    assert heard(keyring, ahead, right, replayed).news["dc1"].version == "right"
 
 
 def test_what_is_not_believed_is_told_and_takes_nobodys_place(keyring: Keyring) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
@@ -17,7 +18,7 @@ from tenacity.nap import sleep_using_event
 from passrelay_ops.connection import connect
 from passrelay_ops.dead_letters import Letters
 from passrelay_ops.doctor.producers import expected
-from passrelay_ops.news import judge
+from passrelay_ops.news import judge, succeeds
 from passrelay_ops.stream import Tail
 from passrelay_ops.watch.metrics import WatchMetrics
 from passrelay_ops.watch.sight import Depth, Sight, live, voices
@@ -105,7 +106,7 @@ class Watcher:
                         self._refresh_keys()
                         letters.read(dead.new())
                         found = judge(news.new(), self._keyring)
-                        heard |= _newer(found.news, heard)
+                        heard |= _newer(found.news, heard, utc_now())
                         for one in () if first else found.unbelieved:
                             self.metrics.refused(one.reason)
                         self._look(connection, letters, heard)
@@ -148,5 +149,5 @@ def _depth(channel: BlockingChannel, queue: str) -> Depth:
     return Depth(messages=found.message_count, consumers=found.consumer_count)
 
 
-def _newer(found: Mapping[str, News], known: Mapping[str, News]) -> dict[str, News]:
-    return {name: news for name, news in found.items() if name not in known or news.sent_at >= known[name].sent_at}
+def _newer(found: Mapping[str, News], known: Mapping[str, News], now: datetime) -> dict[str, News]:
+    return {name: news for name, news in found.items() if succeeds(news, known.get(name), now)}
