@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -38,15 +39,18 @@ _END_SECONDS = 30
 with the process: what it has not committed to the spool is read again at the next start."""
 
 
-def run(settings: ProducerSettings) -> int:
+def run(settings: ProducerSettings, begun: Callable[[Service], None] = lambda service: None) -> int:
     """Capture and publish until SIGTERM, SIGINT or the end of standard input; the exit code.
 
+    `begun` gets the service just before it serves: a manager that sends no signals calls its `stop`.
     ConfigurationError, SafetyError (another producer has this spool); 1 after an unexpected exception in a thread.
     """
     forbid_core_dumps()
     log = Log("producer")
     with Spool(settings.spool) as spool, alone(settings.spool.path.parent):
-        return Service(settings, spool, make_source(settings, log), log).serve()
+        service = Service(settings, spool, make_source(settings, log), log)
+        begun(service)
+        return service.serve()
 
 
 def init(settings: ProducerSettings, everything: bool) -> None:
@@ -152,15 +156,13 @@ def _identity(settings: ProducerSettings, log: Log) -> Identity:
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Hold the spool's directory; SafetyError when another producer does. The lock ends with the process."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY)
+    # Windows locks bytes of files, not directories.
+    windows = sys.platform == "win32"
+    path, flags = (directory / "producer.lock", os.O_RDWR | os.O_CREAT) if windows else (directory, os.O_RDONLY)
+    descriptor = os.open(path, flags, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except OSError:
             raise SafetyError(
                 f"spool directory {directory}: another producer is running on it: stop that one, "
@@ -169,6 +171,18 @@ def alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; OSError when somebody has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Service:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from passrelay_schemas import windows_acl
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 
 SCHEMA = "passrelay.spool/1"
@@ -109,7 +111,10 @@ def _prepare(path: Path) -> None:
 
 
 def _check(path: Path, what: str, mode: int) -> None:
-    if os.name != "posix":
+    if sys.platform == "win32":
+        # The file's own list is its directory's.
+        if what == "directory" and (fault := windows_acl.read_fault(path, service="M")):
+            raise ConfigurationError(f"spool {what} {path}: {fault}")
         return
     found = path.stat()
     if found.st_uid != os.geteuid():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from passrelay_schemas import windows_acl
 from passrelay_schemas.errors import KeyFileError, UnknownKeyError, UntrustedError
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, has_private, private_path, read_private, read_public
 from passrelay_schemas.sealing import Opener
@@ -112,7 +113,10 @@ class Keyring:
     def _directory_faults(self) -> list[KeyFileError]:
         # Whoever may write here enrols keys: as good as the keys themselves.
         mode = self.directory.stat().st_mode & 0o777
-        if os.name != "posix" or not mode & 0o022:
+        if sys.platform == "win32":
+            fault = windows_acl.write_fault(self.directory)
+            return [KeyFileError(f"key directory {self.directory}: {fault}")] if fault else []
+        if not mode & 0o022:
             return []
         return [
             KeyFileError(

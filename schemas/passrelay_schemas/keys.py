@@ -1,8 +1,8 @@
 """Key files: a public document that may travel, and a private file that only its owner may read.
 
 `<key_id>.pub.json` (passrelay.key/1) is enrolled on the other side; `<key_id>.key` (passrelay.private-key/1) is for its
-holders alone, in clear or under a passphrase. A key's id is the SHA-256 of its algorithm and public part, so two
-different keys never share one.
+holders alone: in clear, under a passphrase, or a signing key on Windows under DPAPI. A key's id is the SHA-256 of its
+algorithm and public part, so two different keys never share one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from passrelay_schemas import limits
+from passrelay_schemas import dpapi, limits
 from passrelay_schemas.envelope import KeyId, ProducerName
 from passrelay_schemas.errors import ConfigurationError, KeyFileError, MalformedError
 from passrelay_schemas.filetime import utc_now
@@ -126,16 +127,17 @@ class _PrivateDocument(BaseModel):
     algorithm: str
     private: Secret | None = None
     encrypted: EncryptedKey | None = None
+    protected: dpapi.ProtectedKey | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.private is None) == (self.encrypted is None):
-            raise ValueError("must have either private or encrypted")
+    def _one_form(self) -> Self:
+        if [self.private, self.encrypted, self.protected].count(None) != 2:
+            raise ValueError("must have exactly one of private, encrypted and protected")
         return self
 
     @property
     def bound_to(self) -> bytes:
-        """What `encrypted` belongs to: it opens under no other name."""
+        """What `encrypted` or `protected` belongs to: it opens under no other name."""
         return _bound_to(self.use, self.algorithm, self.key_id)
 
 
@@ -205,7 +207,8 @@ def write_public(directory: Path, document: KeyDocument) -> Path:
 def write_private(directory: Path, document: KeyDocument, private: bytes, *, passphrase: Secret | None = None) -> Path:
     """Write a private file atomically, readable by its owner alone, and encrypted where there is a passphrase.
 
-    Its owner is the directory's, also when root writes it: it is for the account of the service.
+    Its owner is the directory's, also when root writes it: it is for the account of the service. On Windows the
+    folder's access list is the file's, and a signing key, which never leaves its host, is protected by DPAPI.
     """
     content: dict[str, Any] = {
         "schema": "passrelay.private-key/1",
@@ -213,10 +216,12 @@ def write_private(directory: Path, document: KeyDocument, private: bytes, *, pas
         "use": document.use.value,
         "algorithm": document.algorithm,
     }
-    if passphrase is None:
+    bound_to = _bound_to(document.use, document.algorithm, document.key_id)
+    if passphrase is None and dpapi.available() and document.use is KeyUse.SIGNING:
+        content["protected"] = dpapi.protect(private, bound_to=bound_to).model_dump()
+    elif passphrase is None:
         content["private"] = b64url(private)
     else:
-        bound_to = _bound_to(document.use, document.algorithm, document.key_id)
         content["encrypted"] = encrypt(private, passphrase, bound_to=bound_to).model_dump()
     return _write(private_path(directory, document.key_id), json.dumps(content).encode(), 0o600)
 
@@ -226,7 +231,7 @@ def _write(path: Path, content: bytes, mode: int) -> Path:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as sink:
-            if os.name == "posix" and os.geteuid() == _ROOT:
+            if sys.platform != "win32" and os.geteuid() == _ROOT:
                 owner = path.parent.stat()
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
             sink.write(content)
@@ -277,6 +282,14 @@ def read_private(path: Path, document: KeyDocument, *, passphrase_file: Path | N
 
 
 def _private_bytes(path: Path, content: _PrivateDocument, passphrase_file: Path | None) -> bytes:
+    if content.protected is not None:
+        unprotected = dpapi.unprotect(content.protected, bound_to=content.bound_to)
+        if unprotected is None:
+            raise KeyFileError(
+                f"key file {path}: only the Windows machine where it was made can open it: make a new key here with "
+                "`passrelay keys init producer NAME --yes`, and enroll that on every consumer"
+            )
+        return unprotected
     if content.encrypted is None:
         return from_b64url(content.private.reveal() if content.private else "", what=f"key file {path}")
     if passphrase_file is None:

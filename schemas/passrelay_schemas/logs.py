@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -53,8 +53,8 @@ class Action(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-def configure(level: str = "info") -> None:
-    """Set the log up for this process."""
+def configure(level: str = "info", sink: TextIO | None = None) -> None:
+    """Set the log up for this process; `sink` takes its lines in the place of stderr."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -63,7 +63,7 @@ def configure(level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sink or sys.stderr),
         cache_logger_on_first_use=False,
     )
     # pika and ldap3 log message contents at debug level; nothing of theirs is written.

@@ -2,14 +2,16 @@
 
 Two places have wider modes and are private all the same, because nobody else can get to them: what systemd hands to
 one service (LoadCredential=: with User= the service's ACL shows as mode 0440) and what a container engine hands to one
-container (/run/secrets, 0444 by default).
+container (/run/secrets, 0444 by default). On Windows the access list is looked at instead.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from passrelay_schemas import windows_acl
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.secret import Secret
 
@@ -22,8 +24,8 @@ _ROOT = 0
 
 def mode_fault(path: Path) -> str | None:
     """What is wrong with the file's mode and how to repair it; None when nobody but its owner can get at it."""
-    if os.name != "posix":
-        return None
+    if sys.platform == "win32":
+        return windows_acl.read_fault(path)
     found = path.stat()
     mode = found.st_mode & 0o777
     if not mode & 0o077:

@@ -5,6 +5,8 @@ Environment variables PASSRELAY_<SECTION>__<KEY> win over the file. `docs/config
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -35,7 +37,12 @@ from passrelay_schemas.setting_values import (
     with_zone,
 )
 
-DEFAULT_DIRECTORY = Path("/etc/passrelay")
+if sys.platform == "win32":
+    DEFAULT_DIRECTORY = Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "passrelay"
+    _STATE_DIRECTORY = DEFAULT_DIRECTORY / "spool"
+else:
+    DEFAULT_DIRECTORY = Path("/etc/passrelay")
+    _STATE_DIRECTORY = Path("/var/lib/passrelay")
 _USUAL_PORTS = {"ldaps": 636, "ldap": 389}
 DEFAULT_MATCH = "(&(objectClass=person)(|(uid={sam})(ntUserDomainId={sam})))"
 
@@ -85,7 +92,7 @@ class BrokerSettings(Section):
 class SpoolSettings(Section):
     """Where captured events wait for the broker."""
 
-    path: Path = Path("/var/lib/passrelay/spool.sqlite")
+    path: Path = _STATE_DIRECTORY / "spool.sqlite"
     """The SQLite file; its directory must belong to the producer alone."""
     retention_hours: Annotated[float, Field(ge=0)] = 72
     """How long published events stay for `producer republish`."""
@@ -195,7 +202,7 @@ class FilterSettings(Section):
 class KeysSettings(Section):
     """Key files."""
 
-    directory: Path = Path("/etc/passrelay/keys")
+    directory: Path = DEFAULT_DIRECTORY / "keys"
     """`*.pub.json` of every key this host knows, `*.key` of its own."""
     passphrase_file: Path | None = None
     """File (mode 0600, or a credential of systemd or the container) with the passphrase of encrypted `*.key` files."""

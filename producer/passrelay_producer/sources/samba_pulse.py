@@ -50,7 +50,7 @@ class Pulse:
         self._path = path
         self._request = _request()
         self._last = b""
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = socket.socket(socket.AF_UNIX)  # type: ignore[attr-defined, unused-ignore] # not on Windows
         self._socket.settimeout(_TIMEOUT_SECONDS)
 
     def __enter__(self) -> Self:
