@@ -15,6 +15,7 @@ class Action(StrEnum):
 
     STARTED = "started"
     STOPPED = "stopped"
+    NOT_STARTED = "not_started"
     METRICS_LISTENING = "metrics_listening"
     BROKER_CONNECTED = "broker_connected"
     BROKER_LOST = "broker_lost"
