@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = models.DataSourceRef("prometheus", "${datasource}")
-PER_MINUTE = "suffix: /min"
+PER_MINUTE = "suffix:/min"
 EVENTS = "short"
 SECONDS = "s"
 
