@@ -21,7 +21,6 @@ HOST = "127.0.0.1"
 VHOST = "passrelay"
 ADMIN = "admin"
 ACCOUNT = "rabbitmq"
-_NODE = "lab@localhost"
 _PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_prometheus")
 
 
@@ -45,6 +44,8 @@ class Ports:
 class BrokerFolder:
     """Everything that the node reads or writes lies below `path`."""
 
+    node = "lab@localhost"
+
     def __init__(self, path: Path, ports: Ports) -> None:
         self.path = path
         self.ports = ports
@@ -67,7 +68,7 @@ class BrokerFolder:
             "RABBITMQ_CONFIG_FILES": str(self.home / "conf.d" / "*.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.home / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.home / "enabled_plugins"),
-            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self.ports.distribution),
             "RABBITMQ_MNESIA_BASE": str(self.data),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(self.home / "generated"),
@@ -108,7 +109,7 @@ class BrokerFolder:
             "coordination": ["rabbit_stream_coordinator"] if "stream" in queues.values() else [],
         }
         for folder, expected in names.items():
-            file = self.data / _NODE / folder / _NODE / "names.dets"
+            file = self.data / self.node / folder / self.node / "names.dets"
             content = file.read_bytes() if expected else b""
             if not all(name.encode() in content for name in expected):
                 return False
