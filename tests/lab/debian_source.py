@@ -43,6 +43,11 @@ def mirror(sources: Iterable[tuple[str, str]]) -> str | None:
     return ours[0].uris[0] if ours else None
 
 
+def machine_mirror() -> str | None:
+    """The address of Debian's archive that this machine itself uses, or None."""
+    return mirror(_machine_sources())
+
+
 def _entries(name: str, text: str) -> Iterator[_Entry]:
     if name.endswith(".sources"):
         yield from (entry for paragraph in re.split(r"\n\s*\n", text) if (entry := _paragraph(paragraph)))
@@ -89,7 +94,7 @@ def fetch(package: str, suite: str, folder: Path) -> Path:
 
     Only that file, without Debian's patches.
     """
-    uri = mirror(_machine_sources())
+    uri = machine_mirror()
     if uri is None:
         raise LabError(f"apt's sources below {_APT} name no Debian mirror that could have the source of {package}")
     keyring = next((path for path in _KEYRINGS if path.exists()), None)
