@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -26,9 +27,9 @@ class CertificateAuthority:
         self._ca = trustme.CA()
         self._ca.cert_pem.write_to_path(str(self.ca_file))
 
-    def issue(self, *names: str, common_name: str | None = None) -> Certificate:
+    def issue(self, *names: str, common_name: str | None = None, not_after: datetime | None = None) -> Certificate:
         """A certificate for host names or IP addresses (subjectAltName); the first name also names the files."""
-        leaf = self._ca.issue_cert(*names, common_name=common_name or names[0])
+        leaf = self._ca.issue_cert(*names, common_name=common_name or names[0], not_after=not_after)
         certificate, key = self.folder / f"{names[0]}.pem", self.folder / f"{names[0]}.key"
         leaf.private_key_pem.write_to_path(str(key))
         key.chmod(0o600)

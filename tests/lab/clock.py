@@ -27,3 +27,18 @@ def environment(ahead: timedelta, base: Mapping[str, str] | None = None) -> dict
         # two times.
         "LDB_MODULES_DISABLE_DEEPBIND": "1",
     }
+
+
+def environment_of(file: Path) -> dict[str, str]:
+    """The environment of a process whose clock `set_clock` moves while it runs; it follows within a second."""
+    set_clock(file, timedelta())
+    moving = environment(timedelta())
+    del moving["FAKETIME"]  # it would win over the file
+    return {**moving, "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1"}
+
+
+def set_clock(file: Path, ahead: timedelta) -> None:
+    """Move the clock of every process that was started with `environment_of` this file; zero sets it right."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{ahead.total_seconds():+.0f}\n")
+    new.replace(file)  # at once: a half-written file would be some other time

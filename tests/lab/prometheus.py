@@ -6,45 +6,59 @@ import json
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.lab.network import Reservations
-from tests.lab.process import Process, wait_for
+from tests.lab.process import LabError, Process, wait_for
 
 RULES = Path(__file__).resolve().parents[2] / "ops/prometheus/passrelay.rules.yml"
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+FACTOR = 240
+"""A quarter of an hour becomes 3.75 seconds, which several scrapes still see."""
+_MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-def quicker(rules: str, factor: int) -> str:
-    """The rules with every time divided by one factor: `for`, range, offset, and how old an event in a spool may be.
+def quicker(rules: str, factor: int = FACTOR) -> str:
+    """The rules with every wait divided by one factor: `for`, range, offset, and how old an event in a spool may be.
 
-    At least a second.
+    What is no wait stays as it is shipped, because a test can cause it: a clock that is off by a minute, a certificate
+    with thirteen days left, a disk with 200 MB of room.
     """
 
     def divided(match: re.Match[str]) -> str:
-        seconds = max(1, int(match[2]) * _SECONDS[match[3]] // factor)
-        return f"{match[1]}{seconds}s"
+        return f"{match[1]}{int(match[2]) * _MILLISECONDS[match[3]] // factor}ms"
 
-    windows = re.sub(r"(for: |\[|offset )(\d+)([smh])\b", divided, rules)
-    return re.sub(r"(_oldest_seconds > )(\d+)", lambda match: f"{match[1]}{int(match[2]) // factor}", windows)
+    windows = re.sub(r"(for: |\[|offset )(\d+)([smhd])\b", divided, rules)
+    return re.sub(r"(_oldest_seconds > )(\d+)", lambda match: f"{match[1]}{int(match[2]) / factor:g}", windows)
 
 
 class Prometheus:
-    """One server on loopback; `jobs` maps a job's name to its pages' ADDRESS:PORT."""
+    """One server on loopback; `jobs` maps a job's name to ADDRESS:PORT of its page, or to several."""
 
-    def __init__(self, folder: Path, reservations: Reservations, jobs: Mapping[str, str], *, factor: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        reservations: Reservations,
+        jobs: Mapping[str, str | Sequence[str]],
+        *,
+        factor: int = FACTOR,
+    ) -> None:
         folder.mkdir(parents=True)
         (folder / "rules.yml").write_text(quicker(RULES.read_text(), factor))
-        scrapes = [{"job_name": name, "static_configs": [{"targets": [address]}]} for name, address in jobs.items()]
+        scrapes = [
+            {"job_name": name, "static_configs": [{"targets": [pages] if isinstance(pages, str) else list(pages)}]}
+            for name, pages in jobs.items()
+        ]
         configuration = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
             "rule_files": ["rules.yml"],
             "scrape_configs": scrapes,
         }
         # JSON is YAML.
         (folder / "prometheus.yml").write_text(json.dumps(configuration))
+        self._pages = len(jobs)
         self.address = f"127.0.0.1:{reservations.port()}"
         self._process = Process(
             "prometheus",
@@ -66,6 +80,21 @@ class Prometheus:
         """TERM."""
         self._process.stop()
 
+    @contextmanager
+    def watching(self, *always: str) -> Iterator[None]:
+        """Run it around a test. Before the test and at its good end exactly the alerts `always` fire.
+
+        So whatever the test has made fire in between, its repair has cleared.
+        """
+        self.start()
+        try:
+            wait_for(self._sees_all, what="every page is scraped", interval_seconds=0.2, alive=self._process)
+            self.wait_until_firing(*always)
+            yield
+            self.wait_until_firing(*always)
+        finally:
+            self.stop()
+
     def firing(self) -> set[str]:
         """The names of the alerts that fire now."""
         alerts = self._get("/api/v1/alerts")["alerts"]
@@ -77,15 +106,24 @@ class Prometheus:
         assert isinstance(found, list)
         return found
 
-    def wait_until_firing(self, *alerts: str) -> None:
-        """Until exactly these alerts fire."""
-        wait_for(
-            lambda: self.firing() == set(alerts),
-            what=f"exactly {', '.join(alerts) or 'no alert'} fires",
-            timeout_seconds=120,
-            interval_seconds=0.5,
-            alive=self._process,
-        )
+    def wait_until_firing(self, *alerts: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Until exactly these alerts fire; `meanwhile` is called before each look, twice a second."""
+        seen: set[str] = set()
+
+        def exactly() -> bool:
+            nonlocal seen
+            meanwhile()
+            seen = self.firing()
+            return seen == set(alerts)
+
+        what = f"exactly {', '.join(alerts) or 'no alert'} fires"
+        try:
+            wait_for(exactly, what=what, timeout_seconds=120, interval_seconds=0.5, alive=self._process)
+        except LabError as error:
+            raise LabError(f"{error}\nfiring at last: {', '.join(sorted(seen)) or 'nothing'}") from None
+
+    def _sees_all(self) -> bool:
+        return len(self.query("up == 1")) == self._pages
 
     def _ready(self) -> bool:
         try:

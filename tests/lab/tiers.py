@@ -1,4 +1,4 @@
-"""Retry tiers of a second or less, so that a test need not wait the quarter of an hour that a server may be down."""
+"""Retry tiers that are shorter, so that a test need not wait the quarter of an hour that a server may be down."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ _MILLISECONDS = {"15s": 300, "2m": 500, "10m": 1000, "1h": 1000}
 
 
 @contextmanager
-def short_tiers(broker: Broker) -> Iterator[None]:
-    """Replace the tiers that `passrelay topology apply` made. At the end they are gone: the next `apply` makes them."""
-    tiers = [queue for queue in topology.queues(_MILLISECONDS) if queue.exchange == topology.RETRY]
+def short_tiers(broker: Broker, *, factor: int | None = None) -> Iterator[None]:
+    """Replace the tiers that `passrelay topology apply` made. At the end they are gone: the next `apply` makes them.
+
+    They are a second long at most, or `factor` times as short as they should be.
+    """
+    waits = _MILLISECONDS if factor is None else {tier.name: tier.seconds * 1000 // factor for tier in topology.TIERS}
+    tiers = [queue for queue in topology.queues(waits) if queue.exchange == topology.RETRY]
     connection = BlockingConnection(broker.parameters())
     try:
         channel = connection.channel()
