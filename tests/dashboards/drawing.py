@@ -27,10 +27,9 @@ class Picture:
     """Shapes in the order in which they are painted; all lengths in pixels."""
 
     def __init__(self, width: float, height: float) -> None:
-        self._shapes = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-            f'width="{width:g}" height="{height:g}" font-family="Inter, Helvetica, Arial, sans-serif">'
-        ]
+        size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+        fonts = "Inter, Helvetica, Arial, sans-serif"
+        self._shapes = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{fonts}">']
         self.box(0, 0, width, height, PAGE)
 
     def box(
@@ -72,9 +71,8 @@ class Picture:
         """A text on the line y, cut to `room`; how wide it is, about."""
         if room and len(text) * size * _WIDE > room:
             text = text[: max(1, int(room / size / _WIDE) - 1)] + "…"
-        self._shapes.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{fill}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
+        look = f'font-size="{size:g}" fill="{fill}" text-anchor="{anchor}"'
+        self._shapes.append(f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(text)}</text>')
         return len(text) * size * _WIDE
 
     def __str__(self) -> str:

@@ -150,8 +150,9 @@ def _behind() -> list[models.Panel]:
                 "look again at each IdM server included).",
                 [Query(f"{SPOOLS} + max(passrelay_work_messages) + {TIERS}")],
                 steps=[("green", None), ("orange", 100), ("red", 1000)],
-                runbooks=["PassrelayRetriesGrow"],
+                runbooks=["PassrelayRetriesGrow", "PassrelayWatchMissing"],
                 leads_to=PIPELINE,
+                none="not known",
                 width=6,
                 height=4,
             )
@@ -271,8 +272,8 @@ def _failed() -> list[models.Panel]:
         ),
         number(
             About(
-                "Next key or certificate expires in",
-                "The first of all keys in use and of the certificate files of every host.",
+                "Next expiry",
+                "In how long the first of all keys in use and of all hosts' certificate files expires.",
                 [
                     Query(
                         "min(passrelay_key_expiry_timestamp_seconds or passrelay_certificate_expiry_timestamp_seconds)"

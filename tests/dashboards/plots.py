@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,16 +106,18 @@ class Plot:
         curves = _stacked([series for _, series in named]) if stacked else [_flat(series) for _, series in named]
         top = max([value for curve in curves for _, _, value in curve], default=0)
         low = min([0.0, *(value for curve in curves for _, _, value in curve)])
-        top, low = max(top * 1.08, 1e-9 if top else 1), low * 1.08
+        tick, unit = _tick((top - low) or 1, self._field), self._field.get("unit", "short")
+        top, low = tick * math.ceil(((top or 1) * 1.02) / tick), tick * math.floor(low / tick)
 
         def height(value: float) -> float:
             return plot.y + plot.height * (1 - (value - low) / (top - low))
 
-        for tick in range(_TICKS + 1):
-            value = low + (top - low) * tick / _TICKS
+        for number in range(round((top - low) / tick) + 1):
+            value = low + tick * number
             self._picture.line([(plot.x, height(value)), (plot.x + plot.width, height(value))], "#24272e", width=1)
-            label = written(value, self._field.get("unit", "short"))
-            self._picture.text(plot.x - 6, height(value) + 4, label, size=10.5, fill=FAINT, anchor="end", room=_AXIS)
+            self._picture.text(
+                plot.x - 6, height(value) + 4, written(value, unit), size=10.5, fill=FAINT, anchor="end", room=_AXIS
+            )
         self._times(plot)
         for number, curve in enumerate(curves):
             colour = PALETTE[number % len(PALETTE)]
@@ -154,7 +157,7 @@ class Plot:
 
     def _states(self, box: Box) -> None:
         named = list(self._named())
-        aside = min(box.width * 0.4, max(len(name) for name, _ in named) * 11 * 0.56 + 8)
+        aside = min(box.width * 0.6, max(len(name) for name, _ in named) * 11 * 0.56 + 8)
         plot = Box(box.x + aside, box.y, box.width - aside, box.height - 18)
         self._times(plot)
         each = plot.height / len(named)
@@ -175,10 +178,11 @@ class Plot:
         organize = self._panel["transformations"][-1]["options"]
         heads: dict[str, str] = organize["renameByName"]
         rows = _merged(self._found)
-        columns = [field for field in heads if any(field in row for row in rows)]
-        if (order := self._panel["options"].get("sortBy")) is not None:
-            [key] = [field for field, head in heads.items() if head == order[0]["displayName"]]
-            rows.sort(key=lambda row: row.get(key, 0), reverse=order[0]["desc"])
+        order: dict[str, int] = organize["indexByName"]
+        columns = [field for field in sorted(order, key=order.__getitem__) if any(field in row for row in rows)]
+        for first in self._panel.get("options", {}).get("sortBy", []):
+            [key] = [field for field, head in heads.items() if head == first["displayName"]]
+            rows.sort(key=lambda row: row.get(key, 0), reverse=first["desc"])
         fields = {field: {**self._field, **self._override(heads[field])} for field in columns}
         cells = [
             [shown(row[field], fields[field]) if field in row else ("", "text") for field in columns] for row in rows
@@ -205,6 +209,17 @@ class Plot:
             if override["matcher"]["options"] == head
             for prop in override["properties"]
         }
+
+
+def _tick(height: float, field: Document) -> float:
+    """The step of an axis: some four of them, each a round number."""
+    unit, base = field.get("unit"), 10.0
+    if unit == "bytes":
+        base = 2.0
+    if unit == "s" and height > 120:
+        return next((each for each in (60, 300, 600, 1800, 3600, 21600, 86400) if height / each <= 5), 604800.0)
+    power = base ** math.floor(math.log(height / _TICKS, base))
+    return next(power * each for each in (1, 2, 2.5, 5, 10) if height / (power * each) <= _TICKS + 0.5)
 
 
 _Curve = list[tuple[float, float, float]]
