@@ -93,10 +93,11 @@ def _now() -> list[models.Panel]:
             About(
                 "Consumers on the brake",
                 "A consumer stops after many dead letters of one reason in a row: that is a fault of the set-up.",
-                [Query('sum(passrelay_consumer_paused{reason="brake"}) or vector(0)')],
+                [Query('sum(passrelay_consumer_paused{reason="brake"}) or 0 * count(passrelay_directory_up)')],
                 steps=NONE_IS_GOOD,
                 words={"0": ("none", "green")},
                 runbooks=["PassrelayConsumerBrake"],
+                none="not known",
                 width=4,
                 height=4,
             ),

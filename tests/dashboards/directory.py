@@ -58,11 +58,11 @@ def _all() -> list[models.Panel]:
             About(
                 "Consumers paused",
                 "Consumers that take nothing because no server passes their probe.",
-                [Query('sum(passrelay_consumer_paused{reason="directory"})')],
+                [Query('sum(passrelay_consumer_paused{reason="directory"}) or 0 * count(passrelay_directory_up)')],
                 steps=NONE_IS_GOOD,
                 words={"0": ("none", "green")},
                 runbooks=["PassrelayConsumerPaused"],
-                none="none",
+                none="not known",
                 width=4,
                 height=4,
             ),

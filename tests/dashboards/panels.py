@@ -190,9 +190,8 @@ def _built(panel: _Panel, about: About, *, instant: bool = False) -> models.Pane
         *(_link(f"Read: {name}", f"${{docs:raw}}/{name}.md", new_tab=True) for name in about.pages),
     ]
     if about.leads_to:
-        panel.links([_link("Look closer", f"/d/{about.leads_to}"), *pages])
-        at_once = f"/d/{about.leads_to}?${{__url_time_range}}&${{datasource:queryparam}}"
-        panel.data_links([builders.DashboardLink("Look closer").url(at_once)])
+        further = _link("Look closer", f"/d/{about.leads_to}?${{__url_time_range}}&${{datasource:queryparam}}")
+        panel.links([further, *pages]).data_links([further])
     elif pages:
         panel.links(list(pages))
     return panel.build()
@@ -227,9 +226,4 @@ def _mapping(words: Words) -> models.ValueMap:
 
 
 def _link(title: str, url: str, *, new_tab: bool = False) -> builders.DashboardLink:
-    link = builders.DashboardLink(title).url(url)
-    return (
-        link.target_blank(target_blank=True)
-        if new_tab
-        else link.keep_time(keep_time=True).include_vars(include_vars=True)
-    )
+    return builders.DashboardLink(title).url(url).target_blank(new_tab)

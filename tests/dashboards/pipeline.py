@@ -189,6 +189,7 @@ def _consumers() -> list[models.Panel]:
                 steps=[("green", None), ("red", 1)],
                 words={"0": ("at work", "green"), "1": ("paused", "red")},
                 runbooks=["PassrelayConsumerPaused", "PassrelayConsumerBrake"],
+                none="none was paused",
                 width=10,
             )
         ),

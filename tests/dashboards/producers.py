@@ -50,7 +50,7 @@ def _table() -> models.Panel:
     return rows(
         About(
             "Domain controllers",
-            "Producers that [[domain]] of the watcher lists. A silent one's numbers are not known: what is changed "
+            "Producers that the watcher's configuration lists. A silent one's numbers are not known: what is changed "
             "there waits in its spool, or is not captured at all.",
             [
                 Query(f"{newest} (passrelay_producer_up)"),
