@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.dashboards.__main__ import FOLDER
+from tests.dashboards.generated import FOLDER
 
 Document = dict[str, Any]
 
