@@ -186,7 +186,7 @@ def draw(
     if seconds is None and count is None:
         raise ValueError("seconds or count")
     usable = [kind for kind in kinds if nodes > 1 or kind not in CLUSTER_ONLY]
-    faults = _faults(random.Random(f"passrelay faults {seed}"), usable, at_once)  # noqa: S311 - must repeat
+    faults = _faults(random.Random(f"passrelay faults {seed}"), usable, at_once)
     found: list[Fault] = []
     for fault in islice(faults, count):
         if seconds is not None and fault.at >= seconds:

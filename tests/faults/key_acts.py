@@ -1,0 +1,81 @@
+"""What administrators do with keys, as docs/keys.md says, in the middle of everything else."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from passrelay_schemas.filetime import rfc3339, utc_now
+from passrelay_schemas.keys import private_path, public_path
+from tests.faults.plan import ALL_PRODUCERS, FAR
+from tests.faults.site import Site
+
+_NEAR = "c1"
+_BEFORE = timedelta(seconds=60)
+"""What was published shortly before a revocation may not have been handled yet."""
+
+
+class Key:
+    """The life of the site's keys."""
+
+    def __init__(self, site: Site, dice: random.Random) -> None:
+        self._site = site
+        self._dice = dice
+
+    @contextmanager
+    def signing_rotated(self, producer: str) -> Iterator[None]:
+        """Known to every consumer first, then used."""
+        self._new_signing_key(producer)
+        yield
+        self._site.keys(producer, "rotate", "signing", "--activate", "--yes")
+
+    def _new_signing_key(self, producer: str) -> None:
+        new = _key_id(self._site.keys(producer, "rotate", "signing"))
+        document = public_path(self._site.enrolment.producer_keys(producer), new)
+        for consumer in (_NEAR, FAR):
+            self._site.keys(consumer, "enroll", document, "--yes")
+
+    @contextmanager
+    def signing_revoked(self, producer: str) -> Iterator[None]:
+        """docs/runbooks/stolen-producer-key.md: revoked at the consumers, then everything of that time once more."""
+        since = utc_now() - _BEFORE
+        (old,) = (
+            key["key_id"]
+            for key in self._site.keys(producer, "list")["keys"]
+            if key["use"] == "signing" and key["status"] == "active"
+        )
+        self._site.keys(_NEAR, "revoke", old, "--yes")
+        document = public_path(self._site.keys_of(_NEAR), old)
+        self._site.keys(FAR, "enroll", document, "--yes")
+        yield
+        self._site.keys(producer, "enroll", document, "--yes")
+        self._new_signing_key(producer)
+        self._site.keys(producer, "rotate", "signing", "--activate", "--yes")
+        self._site.republish(producer, rfc3339(since))
+
+    @contextmanager
+    def recipient_rotated(self, *, late: bool) -> Iterator[None]:
+        """On every consumer before any producer seals to it; or the far consumer gets it `late`."""
+        near, far = self._site.keys_of(_NEAR), self._site.keys_of(FAR)
+        new = _key_id(self._site.keys(_NEAR, "rotate", "recipient"))
+        document = public_path(near, new)
+        if not late:
+            shutil.copy2(private_path(near, new), far)
+            shutil.copy2(document, far)
+        self._site.keys(_NEAR, "rotate", "recipient", "--activate", "--yes")
+        hosts = [*ALL_PRODUCERS, *([] if late else [FAR])]
+        for host in self._dice.sample(hosts, len(hosts)):
+            self._site.keys(host, "enroll", document, "--yes")
+        yield
+        if late:
+            shutil.copy2(private_path(near, new), far)
+            self._site.keys(FAR, "enroll", document, "--yes")
+
+
+def _key_id(document: dict[str, Any]) -> str:
+    key_id: str = document["keys"][0]["key_id"]
+    return key_id
