@@ -18,7 +18,7 @@ COLOURS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "purple": 
 GROUNDS = {"green": "#2f7d32", "orange": "#b85c0a", "red": "#b3162a", "purple": "#6d2c96", "text": PANEL}
 """The same as the ground of a number."""
 PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#e24d42", "#5195ce", "#ba43a9", "#8f7ad1", "#a8c66c", "#f9934e")
-_TIMES = ((604800, "weeks", 604800), (86400, "days", 86400), (3600, "hours", 3600), (60, "mins", 60), (1, "s", 1))
+_TIMES = ((31536000, "years"), (604800, "weeks"), (86400, "days"), (3600, "hours"), (60, "mins"), (1, "s"))
 _WIDE = 0.56
 """Of a letter, as a part of its height, in the usual sans-serif fonts."""
 
@@ -95,7 +95,7 @@ def _duration(value: float) -> str:
         return "0 s"
     if abs(value) < 1:
         return f"{_short(value * 1000)} ms"
-    _, name, seconds = next((each for each in _TIMES if abs(value) >= each[0]), _TIMES[-1])
+    seconds, name = next(each for each in _TIMES if abs(value) >= each[0])
     return f"{_short(value / seconds)} {name}"
 
 

@@ -137,8 +137,11 @@ def states(about: About) -> models.Panel:
     return _built(panel, about)
 
 
-def rows(about: About, columns: Sequence[Column], *, sort_by: str = "") -> models.Panel:
-    """A table of the newest values with these columns, one row for each set of labels; `sort_by` is a head."""
+def rows(about: About, columns: Sequence[Column], *, sort_by: str = "", rising: bool = False) -> models.Panel:
+    """A table of the newest values with these columns, one row for each set of labels.
+
+    `sort_by` is a head; the greatest value stands on top unless `rising`.
+    """
     panel = table.Panel()
     if len(about.queries) > 1:
         panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
@@ -149,7 +152,7 @@ def rows(about: About, columns: Sequence[Column], *, sort_by: str = "") -> model
     }
     panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=organize))
     if sort_by:
-        panel.sort_by([common_builders.TableSortByFieldState().display_name(sort_by).desc(desc=True)])
+        panel.sort_by([common_builders.TableSortByFieldState().display_name(sort_by).desc(not rising)])
     for column in columns:
         if properties := list(_properties(column)):
             panel.override_by_name(column.head, properties)

@@ -278,15 +278,15 @@ def _services() -> list[models.Panel]:
                 "When each key in use and each certificate file expires, the first on top.",
                 [
                     Query(
-                        "sort(min by (key_id, name, instance) ("
+                        "min by (key_id, name, instance) ("
                         "passrelay_certificate_expiry_timestamp_seconds or passrelay_key_expiry_timestamp_seconds"
-                        ") - time())"
+                        ") - time()"
                     )
                 ],
                 unit=SECONDS,
                 steps=_EXPIRY,
                 runbooks=["PassrelayKeyExpires", "PassrelayCertificateExpires"],
-                width=10,
+                width=9,
             ),
             [
                 Column("Value", "Expires in", unit=SECONDS, steps=_EXPIRY),
@@ -294,19 +294,20 @@ def _services() -> list[models.Panel]:
                 Column("name", "File"),
                 Column("instance", "Instance"),
             ],
+            sort_by="Expires in",
+            rising=True,
         ),
         rows(
             About(
                 "Versions",
                 "What runs where. Update consumers first, then producers.",
-                [Query("max by (job, instance, version, python) (passrelay_build_info)")],
+                [Query("max by (job, instance, version) (passrelay_build_info)")],
                 steps=NEUTRAL,
                 pages=["upgrade"],
-                width=6,
+                width=7,
             ),
             [
                 Column("version", "Version"),
-                Column("python", "Python"),
                 Column("job", "Service"),
                 Column("instance", "Instance"),
             ],

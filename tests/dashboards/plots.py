@@ -13,7 +13,7 @@ from tests.dashboards.questions import Answers, Document, Series, Span, filled
 
 _LINE = 16
 _TITLE = 30
-_AXIS = 58
+_AXIS = 66
 _TICKS = 4
 
 
@@ -90,8 +90,9 @@ class Plot:
         return box.x + box.width * (moment - self._span.start) / (self._span.end - self._span.start)
 
     def _times(self, box: Box) -> None:
-        for part in range(1, 5):
-            moment = self._span.start + (self._span.end - self._span.start) * part / 5
+        parts = max(2, min(5, int(box.width / 80)))
+        for part in range(1, parts):
+            moment = self._span.start + (self._span.end - self._span.start) * part / parts
             x = self._at(box, moment)
             self._picture.line([(x, box.y), (x, box.y + box.height)], "#24272e", width=1)
             text = f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}"
@@ -107,7 +108,7 @@ class Plot:
         top = max([value for curve in curves for _, _, value in curve], default=0)
         low = min([0.0, *(value for curve in curves for _, _, value in curve)])
         tick, unit = _tick((top - low) or 1, self._field), self._field.get("unit", "short")
-        top, low = tick * math.ceil(((top or 1) * 1.02) / tick), tick * math.floor(low / tick)
+        top, low = tick * math.ceil(((top or 1) * 1.02) / tick), tick * math.floor(low / tick + 0.05)
 
         def height(value: float) -> float:
             return plot.y + plot.height * (1 - (value - low) / (top - low))

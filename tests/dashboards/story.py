@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ PREFIX = "unsichtbar"
 """Begins the name of every account of the story, and stands nowhere else."""
 SILENT = "dc3"
 """A domain controller that is listed and was never heard."""
+_STRANGE = f"{PREFIX}-strange"
 _USERS = 8
 _SEEN_SECONDS = 120
 
@@ -101,8 +103,10 @@ class Story:
     def told(self, *, interval_seconds: float) -> Iterator[None]:
         """Within it all has happened and Prometheus still answers."""
         users = {name: [f"{PREFIX}-{name}-{number}" for number in range(_USERS)] for name in self.senders}
-        self._site.directory.add_users([name for several in users.values() for name in several])
         with ExitStack() as stack:
+            for name in (_STRANGE, *itertools.chain(*users.values())):
+                self._site.directory.add_user(name)
+                stack.callback(self._site.directory.delete_user, name)
             stack.callback(self._site.close)
             for service in self.services:
                 service.start()
@@ -142,9 +146,11 @@ class Story:
         carry()
 
         site.directory.stop()
-        self._seen('sum(passrelay_consumer_paused{reason="directory"}) == 2')
-        carry()
-        site.directory.start()
+        try:
+            self._seen('sum(passrelay_consumer_paused{reason="directory"}) == 2')
+            carry()
+        finally:
+            site.directory.start()
         self._seen("sum(passrelay_consumer_paused) == 0")
         carry()
 
@@ -175,13 +181,13 @@ class Story:
     def _strange_messages(self) -> None:
         """A repeated event, an older one, one for a foreign domain, and a message in the news that nobody signed."""
         sender, guid = self.senders["dc1"], uuid4()
-        name = f"{PREFIX}-strange"
-        self._site.directory.add_user(name)
         newer, older = (
-            sender.envelope(change(name, canary_password(), guid=guid, kvno=kvno, changed_at=filetime.now()))
+            sender.envelope(change(_STRANGE, canary_password(), guid=guid, kvno=kvno, changed_at=filetime.now()))
             for kvno in (9, 8)
         )
-        foreign = change(name, canary_password(), guid=guid, kvno=9, changed_at=filetime.now(), domain="other.example")
+        foreign = change(
+            _STRANGE, canary_password(), guid=guid, kvno=9, changed_at=filetime.now(), domain="other.example"
+        )
         self._site.publish([newer])
         self._seen('sum(passrelay_events_total{outcome="applied"}) > 0')
         self._site.publish([newer, newer, older, older, *(sender.envelope(foreign) for _ in range(3))])
