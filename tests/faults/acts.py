@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 _SLOW_SECONDS = 0.3
 _MOST_SOCKETS = 300
 _LATE = 3
-_FILLER = "filler"
+FILLER = "filler"
 
 Act = Callable[[], AbstractContextManager[None]]
 
@@ -248,7 +248,7 @@ class Acts:
 @contextmanager
 def _full(folder: Path, *, spare: int) -> Iterator[None]:
     """Nothing more can be written to the disk of this folder than `spare` bytes."""
-    filler = folder / _FILLER
+    filler = folder / FILLER
     try:
         with filler.open("wb") as file, suppress(OSError):
             state = os.statvfs(folder)
