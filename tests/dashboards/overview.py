@@ -146,14 +146,27 @@ def _behind() -> list[models.Panel]:
         number(
             About(
                 "Changes on the way",
-                "In the spools of living producers, in the work queue and waiting to be tried again (copies that "
-                "look again at each IdM server included).",
-                [Query(f"{SPOOLS} + max(passrelay_work_messages) + {TIERS}")],
+                "In the spools of living producers and in the work queue: what the services have to carry now.",
+                [Query(f"{SPOOLS} + max(passrelay_work_messages)")],
                 steps=[("green", None), ("orange", 100), ("red", 1000)],
-                runbooks=["PassrelayRetriesGrow", "PassrelayWatchMissing"],
+                runbooks=["PassrelaySpoolOld", "PassrelayNoConsumer", "PassrelayWatchMissing"],
                 leads_to=PIPELINE,
                 none="not known",
-                width=6,
+                width=5,
+                height=4,
+            )
+        ),
+        number(
+            About(
+                "To be tried again",
+                "Events in the retry queues, for up to a day: mostly users who are not in IdM (yet). Copies that look "
+                "again at every IdM server are among them.",
+                [Query(TIERS)],
+                steps=NEUTRAL,
+                runbooks=["PassrelayRetriesGrow"],
+                leads_to=PIPELINE,
+                none="not known",
+                width=5,
                 height=4,
             )
         ),
@@ -167,7 +180,7 @@ def _behind() -> list[models.Panel]:
                 words={"0": ("none waits", "green")},
                 runbooks=["PassrelaySpoolOld"],
                 leads_to=PRODUCERS,
-                width=6,
+                width=5,
                 height=4,
             )
         ),
@@ -180,7 +193,7 @@ def _behind() -> list[models.Panel]:
                 steps=[("green", None), ("orange", 60), ("red", 900)],
                 leads_to=PIPELINE,
                 none="no change",
-                width=6,
+                width=5,
                 height=4,
             )
         ),
@@ -194,7 +207,7 @@ def _behind() -> list[models.Panel]:
                 runbooks=["PassrelayNoApply"],
                 leads_to=DIRECTORY,
                 none="none yet",
-                width=6,
+                width=4,
                 height=4,
             ),
             area=False,

@@ -24,7 +24,7 @@ QUERIES = [
     for panel in panels(document)
     for target in panel["targets"]
 ]
-CHANGES = 15
+CHANGES = 8
 """Between one trouble and the next."""
 
 
