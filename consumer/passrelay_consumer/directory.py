@@ -60,7 +60,7 @@ def clock_offset(stamp: datetime, *, before: datetime, after: datetime) -> timed
     A stamp of whole seconds and a call that took a while give a range. Zero where zero is in it; else its lower end,
     so that our clock and the offset together are never ahead of the server's clock.
     """
-    least, most = stamp - after, stamp + _RESOLUTION - before
+    least, most = stamp - after, stamp - before + _RESOLUTION
     return timedelta() if least <= timedelta() <= most else least
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide, own_write
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.hook_part import with_password
-from passrelay_consumer.lifetime import password_life
+from passrelay_consumer.lifetime import expires_at, password_life
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.progress import Progress
@@ -234,7 +234,7 @@ class Handler:
         changes = unexpire_changes(
             marker=written,
             attribute=self._idm.marker_attribute,
-            expires_at=None if life is None else state.last_change + life,
+            expires_at=expires_at(state.last_change, life),
         )
         try:
             directory.modify(before.dn, changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from passrelay_consumer.decide import Entry
 
@@ -23,3 +23,11 @@ def password_life(before: Entry, *, probe: timedelta | None) -> timedelta | None
     # A policy's life is in whole days (`ipa pwpolicy-mod --maxlife`), counted from the very second of the change. What
     # is not was set by hand, by a must-change step, by a reset in IdM (at once), or by a policy changed with kadmin.
     return life if life >= _DAY and not life % _DAY else probe
+
+
+def expires_at(changed_at: datetime, life: timedelta | None) -> datetime | None:
+    """When a password of this life ends; None for never, which is also what lies beyond the year 9999."""
+    try:
+        return None if life is None else changed_at + life
+    except OverflowError:
+        return None

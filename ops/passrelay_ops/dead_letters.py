@@ -232,7 +232,7 @@ class Letters:
                 last_failed_at=record.received_at,
             )
         letter.offset = offset
-        letter.reason = sys.intern(record.reason or Reason.REFUSED)
+        letter.reason = sys.intern(record.reason or Reason.REFUSED.value)
         letter.attempts, letter.failed_replay = record.attempts, record.replays
         letter.replays = max(letter.replays, record.replays)
         letter.failures += 1

@@ -163,4 +163,7 @@ class _Reader:
 
     def _received(self, _: BlockingChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         self._unacked = method.delivery_tag
-        self._waiting.append(StreamMessage(int((properties.headers or {})[_OFFSET]), body, properties))
+        offset = (properties.headers or {}).get(_OFFSET)
+        if not isinstance(offset, int):
+            raise UnavailableError(f"stream {self._name}: the broker hands out a message without its offset")
+        self._waiting.append(StreamMessage(offset, body, properties))

@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -18,6 +17,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
+from passrelay_schemas.amqp_decoding import make_total
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.settings import BrokerSettings
@@ -31,25 +31,7 @@ _STABLE_SECONDS = 10
 """A session that lived shorter counts as a failed attempt, so that a missing topology does not make a tight loop."""
 
 
-def _make_decoding_total() -> None:
-    """Let a message whose properties pika cannot decode arrive without them.
-
-    Otherwise one message with, say, a timestamp of the year 10^11 among its headers makes pika close the connection of
-    every consumer that it is handed to, again and again, and nothing of ours is ever asked.
-    """
-    decode = pika.BasicProperties.decode
-
-    def decode_or_none(self: pika.BasicProperties, *args: Any, **kwargs: Any) -> pika.BasicProperties:
-        try:
-            return decode(self, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - whatever a stranger's bytes make pika raise, RecursionError included
-            self.__init__()
-            return self
-
-    pika.BasicProperties.decode = decode_or_none
-
-
-_make_decoding_total()
+make_total()
 
 
 def connection_parameters(settings: BrokerSettings, *, name: str) -> pika.URLParameters:

@@ -124,7 +124,7 @@ class _PrivateDocument(BaseModel):
     schema_: Literal["passrelay.private-key/1"] = Field(default="passrelay.private-key/1", alias="schema")
     key_id: KeyId
     use: KeyUse
-    algorithm: str
+    algorithm: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=limits.MAX_SUITE)]
     private: Secret | None = None
     encrypted: EncryptedKey | None = None
     protected: dpapi.ProtectedKey | None = None

@@ -7,7 +7,7 @@ ever passed on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import pika
@@ -81,9 +81,9 @@ def _text(value: Any) -> str | None:
 def _moment(value: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(_text(value) or "")
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):  # a zone can move a time out of the years 1 to 9999
         return None
-    return moment if moment.tzinfo else None
 
 
 def envelope_properties(

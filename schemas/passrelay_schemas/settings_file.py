@@ -26,16 +26,25 @@ def load(role: type[Settings], path: Path) -> Settings:
         raise ConfigurationError(f"configuration {path}: missing: write it, or name another with --config") from None
     except OSError as error:
         raise ConfigurationError(f"configuration {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib lets some of int's and of the interpreter's own through
         raise ConfigurationError(f"configuration {path}: not TOML: {error}") from None
     _check_environment()
+    _check_names(role, path, document)
     try:
         return role(**document)
     except ValidationError as error:
         faults = "\n".join(f"  {line}" for line in _faults(error, role))
         raise ConfigurationError(f"configuration {path}:\n{faults}") from None
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         raise ConfigurationError(f"environment: {error}: a whole section or list is written as JSON") from None
+
+
+def _check_names(role: type[RoleSettings], path: Path, document: dict[str, Any]) -> None:
+    # pydantic-settings would take these for options of its own (_env_file reads another file) instead of refusing them.
+    hidden = [name for name in document if name.startswith("_")]
+    if hidden:
+        known = ", ".join(sorted(role.model_fields))
+        raise ConfigurationError(f"configuration {path}:\n  {hidden[0]}: unknown key: known here: {known}")
 
 
 def _check_environment() -> None:

@@ -33,8 +33,12 @@ def parse_object(raw: bytes, *, what: str) -> dict[str, Any]:
     fault = "not a JSON object"
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        if b"\\u" in raw:  # only an escape can make half a character, which nothing that is written later could hold
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except MalformedError as error:
         fault = str(error)
+    except UnicodeEncodeError:
+        document, fault = None, "a lone UTF-16 surrogate (RFC 7493 2.1)"
     except (ValueError, RecursionError):
         fault = "not UTF-8 JSON"
     if not isinstance(document, dict):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -90,11 +90,12 @@ class SambaDirectory:
             with self._explained("open"):
                 self._open()
             root = self._base("", ["defaultNamingContext", "dsServiceName", "dnsHostName"])
-            self.base_dn = root["defaultNamingContext"][0].decode()
-            self.domain = ".".join(value for _, value, _ in parse_dn(self.base_dn)).lower()
-            self.controller = next((name.decode() for name in root.get("dnsHostName", [])), None)
-            settings = self._base(root["dsServiceName"][0].decode(), ["invocationId"])
-            self.invocation_id = UUID(bytes_le=settings["invocationId"][0])
+            with self._explained("read rootDSE"):
+                self.base_dn = root["defaultNamingContext"][0].decode()
+                self.domain = ".".join(value for _, value, _ in parse_dn(self.base_dn)).lower()
+                self.controller = next((name.decode() for name in root.get("dnsHostName", [])), None)
+                settings = self._base(root["dsServiceName"][0].decode(), ["invocationId"])
+                self.invocation_id = UUID(bytes_le=settings["invocationId"][0])
         except BaseException:
             self.close()
             raise
@@ -116,18 +117,18 @@ class SambaDirectory:
 
     def highest_usn(self) -> int:
         """highestCommittedUSN: moves with every commit on this controller, and costs next to nothing to ask."""
-        return int(self._base("", ["highestCommittedUSN"])["highestCommittedUSN"][0])
+        values = self._base("", ["highestCommittedUSN"])
+        with self._explained("read rootDSE"):
+            return int(values["highestCommittedUSN"][0])
 
     def changes(self, cookie: bytes) -> Changes:
         """What changed in users' passwords since the cookie; all users for an empty one."""
         control = dir_sync_control(True, False, False, False, False, _DIRSYNC_BYTES, cookie)  # noqa: FBT003
-        items: list[Change] = []
         entries, answer = self._search(self.base_dn, _USERS, _WATCHED, [control])
-        for entry in entries:
-            values = entry["raw_attributes"]
-            items.append(Change(UUID(bytes_le=values["objectGUID"][0]), bool(values.get("unicodePwd"))))
-        value = answer["controls"][_DIRSYNC]["value"]
-        return Changes(items, value["cookie"], bool(value["more_results"]))
+        with self._explained("DirSync"):
+            items = [Change(_guid(entry), bool(entry["raw_attributes"].get("unicodePwd"))) for entry in entries]
+            value = answer["controls"][_DIRSYNC]["value"]
+            return Changes(items, value["cookie"], bool(value["more_results"]))
 
     def read(self, guid: UUID) -> Reading | None:
         """The account, or None when it no longer exists. UnreadableError concerns this account alone."""
@@ -147,7 +148,8 @@ class SambaDirectory:
         if guids is not None:
             which = f"(|{''.join(f'(objectGUID={escape_bytes(guid.bytes_le)})' for guid in guids)})"
         for entry in self._paged(which, LISTED, [EXTENDED_DN]):
-            guid = UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
+            with self._explained("search"):
+                guid = _guid(entry)
             try:
                 yield guid, listed(entry)
             except UnreadableError:
@@ -168,13 +170,16 @@ class SambaDirectory:
 
     def _found(self, search_filter: str, controls: Sequence[Any] = ()) -> list[Found]:
         entries = self._paged(search_filter, IDENTITY, [*controls, EXTENDED_DN])
-        return [found(entry) for entry in entries]
+        with self._explained("search"):
+            return [found(entry) for entry in entries]
 
     def users(self, sam_account_name: str | None) -> Iterator[UUID]:
         """The GUIDs of one user or of all."""
         name = "*" if sam_account_name is None else escape_filter_chars(sam_account_name)
         for entry in self._paged(f"(&{_USERS}(sAMAccountName={name}))", ["objectGUID"], None):
-            yield UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
+            with self._explained("search"):
+                guid = _guid(entry)
+            yield guid
 
     def writes(self, since: int) -> dict[UUID, int | None]:
         """Accounts changed since this USN: the local USN of the last password write or must-change tick of each.
@@ -182,16 +187,14 @@ class SambaDirectory:
         None for deleted accounts, those without a password, and those whose metadata nobody can read.
         """
         attributes = ["objectGUID", "isDeleted", "replPropertyMetaData"]
-        found = (
-            entry["raw_attributes"]
-            for entry in self._paged(f"(&{_USERS}(uSNChanged>={since}))", attributes, [_SHOW_DELETED])
-        )
-        return {
-            UUID(bytes_le=values["objectGUID"][0]): None
-            if values.get("isDeleted")
-            else last_write(values["replPropertyMetaData"][0])
-            for values in found
-        }
+        found = self._paged(f"(&{_USERS}(uSNChanged>={since}))", attributes, [_SHOW_DELETED])
+        with self._explained("search"):
+            return {
+                _guid(entry): None
+                if entry["raw_attributes"].get("isDeleted")
+                else last_write(entry["raw_attributes"]["replPropertyMetaData"][0])
+                for entry in found
+            }
 
     def _base(self, dn: str, attributes: list[str]) -> dict[str, list[bytes]]:
         found = self._entry(dn, attributes)
@@ -245,6 +248,10 @@ class SambaDirectory:
             raise UnavailableError(f"{self._where}: {what}: {type(error).__name__}: {error}: {self.repair}") from None
         except (KeyError, IndexError, ValueError, struct.error) as error:
             raise UnavailableError(f"{self._where}: {what}: unexpected answer ({type(error).__name__})") from None
+
+
+def _guid(entry: Mapping[str, Any]) -> UUID:
+    return UUID(bytes_le=entry["raw_attributes"]["objectGUID"][0])
 
 
 def _any(classes: str) -> str:

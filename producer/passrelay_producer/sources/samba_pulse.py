@@ -74,13 +74,13 @@ class Pulse:
                 if not part or len(answer) > _MAX_ANSWER_BYTES:
                     raise ConnectionError("closed by the server")
                 answer += part
-        except OSError as error:
+        except (OSError, KeyError, IndexError, ValueError, TypeError) as error:  # all but the first: no LDAP message
             raise self._unavailable(error) from None
         moved = answer != self._last
         self._last = answer
         return moved
 
-    def _unavailable(self, error: OSError) -> UnavailableError:
+    def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(f"{self._path}: {error}: is samba running, and is this process root?")
 
 
