@@ -33,6 +33,12 @@ class Identity:
         self.producer: str = signer.document.producer
         self.recipient()
 
+    def current(self) -> Keyring:
+        """The keyring as it is now."""
+        with self._lock:
+            self._refresh()
+            return self.keyring
+
     def recipient(self) -> KeyDocument:
         """The key that new events are sealed to; KeyFileError when there is none any more."""
         with self._lock:

@@ -232,6 +232,8 @@ class Service:
             )
             page = metrics_page.serve(self._metrics.registry, self.health(), self._settings.metrics, self._log)
             cleanup.callback(page)
+            # Once: the session goes on with the certificates that it found at the start, whatever the files hold later.
+            self._metrics.watch_certificates(self._settings.broker)
             self._log.info(Action.STARTED, producer=self._identity.producer, spool=str(self._spool.path))
             self._housekeep()
             self._pulse.beat()
@@ -302,8 +304,7 @@ class Service:
             self._spool.sweep()
         except UnavailableError as error:
             self._log.warning(Action.SPOOL_FULL, why=str(error), repair="free space on the spool's disk")
-        self._metrics.watch_keys(self._identity.keyring)
-        self._metrics.watch_certificates(self._settings.broker)
+        self._metrics.watch_keys(self._identity.current())
 
 
 @contextmanager
