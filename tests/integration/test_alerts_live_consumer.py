@@ -1,4 +1,4 @@
-"""Alerts on what consumers meet, really caused and repaired: wrong clocks, rights that are gone, a policy for everybody."""
+"""Alerts on what consumers meet, really caused and repaired: wrong clocks, rights taken away, a policy for all."""
 
 from __future__ import annotations
 
