@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from passrelay_ops.options import role_of
 from passrelay_schemas.errors import ConfigurationError, PassrelayError
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.keys import KeyUse, private_path
+from passrelay_schemas.keys import KeyStatus, KeyUse, private_path
 from passrelay_schemas.secret_file import mode_fault, read_secret_file
 from passrelay_schemas.settings import (
     ROLES,
@@ -151,7 +152,7 @@ def _keys(settings: RoleSettings) -> Iterator[Fault]:
     except PassrelayError as error:
         yield Fault("keys.directory", str(error))
         return
-    if os.name == "posix" and settings.keys.directory.stat().st_mode & 0o022:
+    if sys.platform != "win32" and settings.keys.directory.stat().st_mode & 0o022:
         yield Fault(
             "keys.directory",
             f"{settings.keys.directory}: others may write there and enroll keys of their own: "
@@ -192,6 +193,15 @@ def _consumer_keys(keyring: Keyring, settings: ConsumerSettings) -> Iterator[Fau
             f"{where}: no ops key is enrolled, so letters cannot name accounts: `passrelay keys enroll FILE`",
             hint=True,
         )
+    for document in keyring.documents(KeyUse.HOOK):
+        if document.status in (KeyStatus.ACTIVE, KeyStatus.NEXT) and not keyring.has_private(document):
+            yield Fault(
+                "keys.directory",
+                f"{where}: hook key {document.key_id} is enrolled without its private file, so what Windows "
+                "controllers seal to it waits as unknown_key: copy its .key from the consumer where it was made "
+                "(mode 0600)",
+                hint=True,
+            )
     signers = {document.producer for document in keyring.documents(KeyUse.SIGNING)}
     for domain in settings.domain:
         for producer in sorted(set(domain.producers) - signers):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from passrelay_ops.commands import producer_windows
 from passrelay_ops.options import AsJson, ProducerConfig, default_path, parse_moment
 from passrelay_ops.report import Report
 from passrelay_schemas import logs
@@ -15,6 +16,7 @@ from passrelay_schemas.settings import ProducerSettings
 from passrelay_schemas.settings_file import load
 
 app = typer.Typer(help="Capture password changes on this domain controller.", no_args_is_help=True)
+app.add_typer(producer_windows.app, name="windows")
 _CONFIG = default_path("producer")
 
 

@@ -42,6 +42,29 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "every listed producer has a signing key here that is believed, and signs with such a one",
         "`passrelay keys init producer NAME` there, `passrelay keys enroll` here",
     ),
+    "keys.hook": (
+        "where a producer on Windows speaks, the active hook key is enrolled (operators only)",
+        "`passrelay keys enroll` its document; the consumers need its private file too",
+    ),
+    "windows.role": ("this is a writable Windows domain controller", "install on those"),
+    "windows.ppl": (
+        "LSASS may load the hook: RunAsPPL is off, or the DLL has Microsoft's signature",
+        "have it signed by Microsoft, or take RunAsPPL away",
+    ),
+    "windows.listed": (
+        "`Notification Packages` names the hook, and System32 has it",
+        "`passrelay producer windows install --yes`",
+    ),
+    "windows.settings": ("the hook's registry key fits this producer and domain", "the same"),
+    "windows.folder": ("nobody but SYSTEM and Administrators can put files into the hook's folder", "the same"),
+    "windows.loaded": ("LSASS has loaded the hook; the row says which", "restart the controller"),
+    "windows.lost": (
+        "the hook lost no change since the start, and needed no prepared file",
+        "make room; have the passwords changed again",
+    ),
+    "windows.service": ("the service runs, under its own account, and starts with Windows", "as it says"),
+    "windows.records": ("no record has waited in the folder for ten minutes", "producer.log says why"),
+    "windows.quarantine": ("no record is in quarantine", "producer.log says why"),
     "producer.socket": ("Samba's private socket gives the rights of the system", "run as root on a running controller"),
     "producer.domain": ("the controller's domain stands in [[domain]]", "correct the name"),
     "producer.filter": (

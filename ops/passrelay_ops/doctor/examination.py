@@ -10,7 +10,7 @@ from passrelay_ops.ad import checks as ad_checks
 from passrelay_ops.ad import view as ad_view
 from passrelay_ops.check import Result, Row
 from passrelay_ops.connection import connect
-from passrelay_ops.doctor import broker, consumers, directory, keyring, producers, samba, spool
+from passrelay_ops.doctor import broker, consumers, directory, keyring, producers, samba, spool, windows
 from passrelay_ops.doctor.host import HostFile
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.site import Site
@@ -23,6 +23,7 @@ from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.settings import (
     ConsumerSettings,
     DomainSettings,
+    HookSourceSettings,
     IdmSettings,
     OpsSettings,
     ProducerSettings,
@@ -144,6 +145,9 @@ class Examination:
                 explained[row.subject.partition(" in ")[0]] = row.id
         self.rows += producers.alive(names, heard, explained, utc_now())
         self.rows += producers.one_key(settings, heard)
+        if keys is not None and not isinstance(heard, str):
+            speakers = sorted(name for name, said in heard.news.items() if said.source == "hook")
+            self.rows.append(windows.hook_key(str(keys.directory), speakers, list(keys.documents())))
         self._ad(file, settings, heard, names)
 
     # --- hosts
@@ -156,6 +160,8 @@ class Examination:
                 self.rows += samba.rows(subject, settings, settings.source.samba, view)
             else:
                 self.rows += [Row(check, subject, Result.UNKNOWN, "config.source failed") for check in samba.ids()]
+        if settings.source.hook is not None:
+            self._windows(subject, settings.source.hook, keys)
         if not file.good("spool"):
             self.rows += [Row(check, subject, Result.UNKNOWN, "config.spool failed") for check in spool.IDS]
             return
@@ -167,6 +173,16 @@ class Examination:
         for key in keys.documents(KeyUse.SIGNING) if keys is not None and failed else ():
             if key.producer is not None:
                 self._stopped[key.producer] = failed[0]
+
+    def _windows(self, subject: str, hook: HookSourceSettings, keys: Keyring | None) -> None:
+        try:
+            facts = windows.look(hook)
+        except PassrelayError as error:
+            what, _, repair = str(error).rpartition(": ")
+            self.rows += [Row(check, subject, Result.UNKNOWN, what, repair) for check in windows.ids()]
+            return
+        mine = [key.producer for key in keys.documents(KeyUse.SIGNING) if keys.has_private(key)] if keys else []
+        self.rows += windows.rows(subject, facts, producer=mine[-1] if mine else None)
 
     def _idm(self, file: HostFile, idm: IdmSettings, domains: Sequence[DomainSettings]) -> None:
         seen = (idm, tuple(domain.search_base for domain in domains))

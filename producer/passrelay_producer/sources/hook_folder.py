@@ -17,7 +17,7 @@ from passrelay_schemas.hook_record import BYTES, HookRecord, TornError
 NEW_SECONDS = 60
 """A `.new` file of this age is no longer being written: LSASS was ended, or could not rename it."""
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})-([0-9a-f]{8})\.(record|new)", re.IGNORECASE)
-_QUARANTINE = "quarantine"
+QUARANTINE = "quarantine"
 
 
 class Why(StrEnum):
@@ -113,7 +113,7 @@ class HookFolder:
 
     def quarantine(self, name: str) -> Path:
         """Move a file away, never over another one; where it is now. UnavailableError: it stays."""
-        folder = self.path / _QUARANTINE
+        folder = self.path / QUARANTINE
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             target = folder / name

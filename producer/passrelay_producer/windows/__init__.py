@@ -24,7 +24,7 @@ EVENT_SOURCES = (HOOK, SERVICE)
 LEAST_BUILD = 14393
 """Windows Server 2016."""
 
-_SYSTEM_AND_ADMINISTRATORS = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
+_SYSTEM_AND_ADMINISTRATORS = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 _READ, _MODIFY, _LOOK, _TAKE = "0x1200a9", "0x1301bf", "0x1200a9", "0x130089"
 """Read and traverse; that, write and delete; list a folder; read and delete a file (winnt.h, FILE_ACCESS_RIGHTS)."""
 

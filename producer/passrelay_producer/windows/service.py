@@ -2,6 +2,9 @@
 
 It runs as a virtual account of its own, not as SYSTEM: what parses answers of networks must not own the domain. The
 account can read and delete the hook's files, but make none.
+
+Windows gives a service 30 s from its process's start to its first word, and a controller that boots is slow: so nothing
+heavy is imported before that.
 """
 
 # mypy: no-warn-unreachable
@@ -15,18 +18,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
-from passrelay_producer.service import Service, run
 from passrelay_producer.windows import SERVICE
-from passrelay_producer.windows.service_log import ServiceLog
-from passrelay_schemas import logs
-from passrelay_schemas.errors import PassrelayError
-from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import ProducerSettings
-from passrelay_schemas.settings_file import load
 
-START_MS = 60_000
+START_MS = 180_000
 END_MS = 75_000
 """How long the manager should wait: capturing and publishing may each take 30 s to end."""
 _SERVICE_SPECIFIC = 1066
@@ -35,35 +31,43 @@ _NOT_A_SERVICE = 1063
 """ERROR_FAILED_SERVICE_CONTROLLER_CONNECT."""
 
 
+class Stoppable(Protocol):
+    """The running producer."""
+
+    def stop(self) -> None:
+        """Ask for a clean end."""
+
+
 class Hosted:
     """One run of the producer for a service manager. `stop` may come from any thread, at any time."""
 
-    def __init__(
-        self,
-        config: Path,
-        running: Callable[[], None],
-        *,
-        start: Callable[[ProducerSettings, Callable[[Service], None]], int] = run,
-        log: Callable[[Path], ServiceLog] = ServiceLog,
-    ) -> None:
+    def __init__(self, config: Path, running: Callable[[], None]) -> None:
+        """`running` is called as soon as the producer works."""
         self._config = config
         self._running = running
-        self._start = start
-        self._make_log = log
         self._lock = threading.Lock()
-        self._service: Service | None = None
+        self._service: Stoppable | None = None
         self._asked = False
 
     def run(self) -> int:
         """Until `stop` or a fault; the exit code. Whatever goes wrong is one line of the log."""
-        with self._make_log(self._config.parent / "log") as sink:
-            lines = cast(TextIO, sink)
+        from passrelay_producer.windows.service_log import ServiceLog
+        from passrelay_schemas import logs
+        from passrelay_schemas.errors import PassrelayError
+        from passrelay_schemas.logs import Action, Log
+
+        with ServiceLog(self._config.parent / "log") as sink:
+            lines = cast("TextIO", sink)
             logs.configure(sink=lines)
             log = Log("producer")
             try:
+                from passrelay_producer import service
+                from passrelay_schemas.settings import ProducerSettings
+                from passrelay_schemas.settings_file import load
+
                 settings = load(ProducerSettings, self._config)
                 logs.configure(settings.log.level, lines)
-                return self._start(settings, self._begun)
+                return service.run(settings, self._begun)
             except PassrelayError as error:
                 why, code = str(error), error.exit_code
             except Exception as error:  # noqa: BLE001 - a traceback could show what must not be shown
@@ -79,7 +83,7 @@ class Hosted:
         if service is not None:
             service.stop()
 
-    def _begun(self, service: Service) -> None:
+    def _begun(self, service: Stoppable) -> None:
         with self._lock:
             self._service = service
             asked = self._asked

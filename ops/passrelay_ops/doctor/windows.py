@@ -1,0 +1,191 @@
+"""The hook and the service on this Windows domain controller: loaded, captured, drained, and out of others' reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from passrelay_ops.check import Result, Row
+from passrelay_producer.windows import ACCOUNT, HOOK, SERVICE, machine, packages
+from passrelay_producer.windows.facts import Facts, Role, ServiceState
+from passrelay_producer.windows.manager import LOGON_REPAIR, why_not
+from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
+from passrelay_schemas.settings import HookSourceSettings
+from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strangers
+
+LONGEST_WAIT_SECONDS = 600
+_INSTALL = "`passrelay producer windows install --yes`"
+_NO_LOGON = 1069
+_Found = tuple[Result, str, str]
+
+
+def look(hook: HookSourceSettings) -> Facts:
+    """One look at the machine."""
+    return machine.look(hook.folder)
+
+
+def ids() -> tuple[str, ...]:
+    """The checks of a Windows domain controller."""
+    return tuple(_CHECKS)
+
+
+def rows(subject: str, facts: Facts, *, producer: str | None) -> list[Row]:
+    """Every check; `producer` is the name of this host's signing key, None when it has none."""
+    if facts.role is not Role.WRITABLE:
+        detail = f"this is {facts.role}: no password is changed here"
+        first = Row("windows.role", subject, Result.FAIL, detail, "install on the writable domain controllers")
+        rest = (Row(check, subject, Result.UNKNOWN, "windows.role failed") for check in _CHECKS)
+        return [first, *(row for row in rest if row.id != first.id)]
+    found = {check: Row(check, subject, *look_at(facts, producer)) for check, look_at in _CHECKS.items()}
+    for check, rests_on in _RESTS_ON.items():
+        failed = next((one for one in rests_on if found[one].result is Result.FAIL), None)
+        if failed is not None and found[check].result is Result.FAIL:
+            found[check] = Row(check, subject, Result.UNKNOWN, f"{failed} failed; {found[check].detail}")
+    return list(found.values())
+
+
+def hook_key(subject: str, producers: list[str], documents: list[KeyDocument]) -> Row:
+    """An operator's host knows the hook key when a producer on Windows speaks; else it could not be rotated there."""
+    check = "keys.hook"
+    if not producers:
+        return Row(check, subject, Result.OK, "no producer on Windows has spoken")
+    active = [key for key in documents if key.use is KeyUse.HOOK and key.status is KeyStatus.ACTIVE]
+    if active:
+        return Row(check, subject, Result.OK, f"{active[-1].key_id}, for {', '.join(producers)}")
+    detail = f"{', '.join(producers)} send what the Windows hook sealed, and no active hook key is enrolled here"
+    repair = "`passrelay keys enroll` its *.pub.json here; on every consumer it needs its .key beside it"
+    return Row(check, subject, Result.FAIL, detail, repair)
+
+
+def _role(facts: Facts, producer: str | None) -> _Found:
+    return Result.OK, f"{facts.role}, Windows build {facts.build}", ""
+
+
+def _protected(facts: Facts, producer: str | None) -> _Found:
+    if not facts.protected:
+        return Result.OK, "RunAsPPL is off: LSASS loads the hook as it is", ""
+    detail = f"RunAsPPL is {facts.protected}"
+    if facts.loaded:
+        return Result.OK, f"{detail}, and LSASS has loaded the hook: it has Microsoft's signature", ""
+    repair = (
+        "a hardened LSASS loads only what Microsoft has signed (CodeIntegrity event 3033 or 3063 says so): have the "
+        "DLL signed by Microsoft, or take RunAsPPL away from this controller"
+    )
+    return Result.FAIL, f"{detail}: LSASS is hardened and has not loaded the hook", repair
+
+
+def _listed(facts: Facts, producer: str | None) -> _Found:
+    names = ", ".join(facts.packages)
+    if not packages.listed(facts.packages, HOOK):
+        return Result.FAIL, f"Notification Packages has no {HOOK}: {names}", f"{_INSTALL}, then restart"
+    if facts.dll is None:
+        return Result.FAIL, f"{HOOK} is listed, but there is no such DLL in System32", f"{_INSTALL}, then restart"
+    passsync = (
+        "; passhook is PassSync's, which carries changes too" if packages.listed(facts.packages, "passhook") else ""
+    )
+    return Result.OK, f"Notification Packages: {names}{passsync}", ""
+
+
+def _loaded(facts: Facts, producer: str | None) -> _Found:
+    status, dll = facts.status, facts.loaded_dll
+    if facts.loaded:
+        which = (
+            f"{status.version}, SHA-256 {dll.sha256}" if dll is not None else f"{status.version}, no file in System32"
+        )
+        waits = "; the restart that loads the newer one is still to come" if facts.replaced is not None else ""
+        return Result.OK, f"LSASS has loaded {which}{waits}", ""
+    if status.state == "refused":
+        return Result.FAIL, f"the hook refused to load: {status.reason}", "repair that, then restart this controller"
+    repair = "restart this controller; after that look at the event log (source passrelay-hook)"
+    return Result.FAIL, "LSASS has not loaded the hook since it started: no change is captured", repair
+
+
+def _settings(facts: Facts, producer: str | None) -> _Found:
+    settings = facts.settings
+    if settings is None:
+        return Result.FAIL, "HKLM\\SOFTWARE\\passrelay\\hook is missing", _INSTALL
+    wrong = []
+    if producer is not None and settings.producer != producer:
+        wrong.append(f"Producer is {settings.producer or 'missing'}, the signing key's is {producer}")
+    if settings.domain_sid != facts.domain_sid:
+        wrong.append(f"DomainSid is {settings.domain_sid or 'missing'}, the domain's is {facts.domain_sid}")
+    if not settings.recipient_key or not settings.recipient_key_id:
+        wrong.append("RecipientKey or RecipientKeyId is missing")
+    if not settings.folder:
+        wrong.append("Folder is missing")
+    if wrong:
+        return Result.FAIL, "; ".join(wrong), _INSTALL
+    return Result.OK, f"seals to {settings.recipient_key_id} for {settings.producer}", ""
+
+
+def _folder(facts: Facts, producer: str | None) -> _Found:
+    if facts.folder is None:
+        return Result.FAIL, "the hook's folder is missing, or its access list cannot be read", _INSTALL
+    others = strangers(facts.folder, CREATE, {SYSTEM, ADMINISTRATORS})
+    if others:
+        detail = f"others may put files into the hook's folder, and so forge records: {', '.join(others)}"
+        return Result.FAIL, detail, _INSTALL
+    return Result.OK, "only SYSTEM and Administrators can put files there", ""
+
+
+def _lost(facts: Facts, producer: str | None) -> _Found:
+    status = facts.status
+    if status.lost:
+        detail = f"{status.lost} changes since the start were not captured; the last: RID {status.last_lost_rid}"
+        repair = f"{status.last_lost_reason or 'see the event log'}; then have them changed again (`passrelay audit`)"
+        return Result.FAIL, detail, repair
+    if status.slots_left is not None:
+        detail = f"new files could not be made; {status.slots_left} prepared ones are left"
+        return Result.FAIL, detail, "make room on the disk of the hook's folder"
+    return Result.OK, "none, as far as the hook knows", ""
+
+
+def _service(facts: Facts, producer: str | None) -> _Found:
+    service = facts.service
+    if service is None:
+        return Result.FAIL, f"there is no service {SERVICE}", _INSTALL
+    if service.state is not ServiceState.RUNNING:
+        why = f" ({why_not(service.exit_code)})" if service.exit_code else ""
+        repair = (
+            LOGON_REPAIR if service.exit_code == _NO_LOGON else f"`sc start {SERVICE}`; producer.log and the event log"
+        )
+        return Result.FAIL, f"the service {SERVICE} is {service.state}{why}", repair
+    if service.account.casefold() != ACCOUNT.casefold():
+        return Result.FAIL, f"it runs as {service.account}, not as {ACCOUNT}", _INSTALL
+    if not service.automatic:
+        return Result.FAIL, "it runs, but does not start with Windows", _INSTALL
+    return Result.OK, f"runs as {service.account}", ""
+
+
+def _records(facts: Facts, producer: str | None) -> _Found:
+    waiting = facts.waiting
+    if waiting.fault:
+        what, _, repair = waiting.fault.rpartition(": ")
+        return Result.FAIL, what, repair
+    if not waiting.records:
+        return Result.OK, "the hook's folder is empty", ""
+    detail = f"{waiting.records} records wait, the oldest for {waiting.oldest_seconds:.0f} s"
+    if waiting.oldest_seconds <= LONGEST_WAIT_SECONDS:
+        return Result.OK, detail, ""
+    return Result.FAIL, detail, "producer.log says why (record_waits, capture_failed)"
+
+
+def _quarantine(facts: Facts, producer: str | None) -> _Found:
+    if not facts.waiting.quarantined:
+        return Result.OK, "nothing is in quarantine", ""
+    detail = f"{facts.waiting.quarantined} files are in quarantine"
+    return Result.FAIL, detail, "producer.log (record_quarantined) says why; move good ones back, delete the others"
+
+
+_CHECKS: dict[str, Callable[[Facts, str | None], _Found]] = {
+    "windows.role": _role,
+    "windows.ppl": _protected,
+    "windows.listed": _listed,
+    "windows.settings": _settings,
+    "windows.folder": _folder,
+    "windows.loaded": _loaded,
+    "windows.lost": _lost,
+    "windows.service": _service,
+    "windows.records": _records,
+    "windows.quarantine": _quarantine,
+}
+_RESTS_ON = {"windows.loaded": ("windows.ppl", "windows.listed"), "windows.records": ("windows.service",)}

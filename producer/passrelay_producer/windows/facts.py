@@ -1,0 +1,125 @@
+"""What a Windows machine shows of itself, of the hook and of the service; `machine` gathers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from passrelay_schemas.windows_acl import AccessList
+
+
+class Role(StrEnum):
+    """What the machine is to its domain (DSROLE_MACHINE_ROLE and its flags, dsrole.h)."""
+
+    NONE = "no domain controller"
+    READ_ONLY = "a read-only domain controller"
+    WRITABLE = "a writable domain controller"
+
+
+@dataclass(frozen=True)
+class HookSettings:
+    """The hook's registry key; a value of another type counts as missing."""
+
+    recipient_key: bytes = b""
+    recipient_key_id: str = ""
+    producer: str = ""
+    domain_sid: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class HookStatus:
+    """What the DLL itself said since it was loaded: its volatile registry key, gone after a restart."""
+
+    state: str = ""
+    """`loaded`, `refused`; empty: it has not been loaded since the start."""
+    version: str = ""
+    reason: str = ""
+    process_id: int = 0
+    lost: int = 0
+    last_lost_rid: int = 0
+    last_lost_reason: str = ""
+    slots_left: int | None = None
+    """None until one was needed."""
+
+
+@dataclass(frozen=True)
+class DllFile:
+    """A DLL on the disk."""
+
+    path: Path
+    version: str
+    sha256: str
+
+
+class ServiceState(StrEnum):
+    """SERVICE_STATUS dwCurrentState (winsvc.h)."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    RUNNING = "running"
+    OTHER = "paused"
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """The producer's service."""
+
+    state: ServiceState
+    account: str
+    command: str
+    automatic: bool
+    exit_code: int
+    """Why it is not running: ours, or Windows' error; 0 when it was stopped or never ran."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What lies in the hook's folder; `fault` says why that cannot be told."""
+
+    records: int = 0
+    oldest_seconds: float = 0
+    quarantined: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One look at the machine."""
+
+    role: Role
+    build: int = 0
+    """Windows' build number: 14393 is Server 2016."""
+    wide: bool = True
+    """This Python is a 64-bit one."""
+    elevated: bool = True
+    domain_sid: str = ""
+    protected: int = 0
+    """LSA's RunAsPPL: above 0 LSASS loads only what Microsoft has signed."""
+    packages: tuple[str, ...] = ()
+    lsass: int = 0
+    """LSASS's process id; 0 when Windows does not tell."""
+    settings: HookSettings | None = None
+    status: HookStatus = field(default_factory=HookStatus)
+    dll: DllFile | None = None
+    """The one in System32."""
+    replaced: DllFile | None = None
+    """The one that LSASS has loaded while a newer one lies in its place already."""
+    service: ServiceFacts | None = None
+    waiting: Waiting = field(default_factory=Waiting)
+    folder: AccessList | None = None
+    """Of the hook's folder; None when it is not there."""
+    program: AccessList | None = None
+    """Of the folder of this Python, which the service runs."""
+
+    @property
+    def loaded(self) -> bool:
+        """LSASS has the hook in it: it said so in this LSASS's life."""
+        return self.status.state == "loaded" and self.lsass in (0, self.status.process_id)
+
+    @property
+    def loaded_dll(self) -> DllFile | None:
+        """The file that LSASS has loaded."""
+        return (self.replaced or self.dll) if self.loaded else None
