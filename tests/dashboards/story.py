@@ -95,9 +95,9 @@ class Story:
 
     @property
     def span(self) -> Span:
-        """From the beginning until now, in some 200 points."""
+        """From the beginning until now, in some hundred points."""
         end = time.time()
-        return Span(self._began, end, step=max(1, (end - self._began) // 200))
+        return Span(self._began, end, step=max(1, (end - self._began) // 100))
 
     @contextmanager
     def told(self, *, interval_seconds: float) -> Iterator[None]:

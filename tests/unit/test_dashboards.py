@@ -13,8 +13,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from passrelay_ops import metrics_reference
 from passrelay_schemas.metrics import Family
-from tests.dashboards.generated import FOLDER, files
 from tests.dashboards.board import WIDTH
+from tests.dashboards.generated import FOLDER, files
 from tests.dashboards.questions import Document, documents, panels
 from tests.unit.test_metrics_page import LABELS
 
