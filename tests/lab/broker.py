@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import secrets
 import ssl
 import sys
@@ -21,12 +20,13 @@ from pika.adapters.blocking_connection import BlockingConnection
 from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import AMQPError
 
-from tests.lab.broker_folder import ACCOUNT, ADMIN, HOST, VHOST, BrokerFolder, Ports
+from tests.lab import rabbitmq_program
+from tests.lab.broker_folder import ADMIN, HOST, VHOST, BrokerFolder, Ports
 from tests.lab.certificates import Certificate, CertificateAuthority
 from tests.lab.network import Reservations, accepts
-from tests.lab.process import LabError, MissingServerError, Process, wait_for
+from tests.lab.process import LabError, Process, wait_for
 
-_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_SERVER = rabbitmq_program.BIN / "rabbitmq-server"
 _TIMEOUT_SECONDS = 30
 _START_SECONDS = 90  # 8 to 12 s, nearly all processor time, on an idle machine of two cores
 _STARTS = 2
@@ -57,19 +57,17 @@ class Broker:
     def _process(self, name: str, *command: str | Path) -> Process:
         return Process(
             name,
-            command,
+            rabbitmq_program.command(*command),
             log=self._files.log / f"{name}-console.log",
             env=self._files.environment,
             cwd=self._files.home,
-            user=ACCOUNT if os.geteuid() == 0 else None,
+            user=rabbitmq_program.user(),
         )
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the node and return when it takes logins on the plain listener and connections on all the others."""
-        if not _SERVER.exists():
-            raise MissingServerError(f"{_SERVER} is not installed: run `./run test` once")
         if not self._prepared:
             self._files.prepare(self.ca, self._admin_password)
             self._prepared = True

@@ -11,13 +11,13 @@ import pika
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.credentials import ExternalCredentials
 
+from tests.lab import rabbitmq_program
 from tests.lab.broker_folder import ACCOUNT, HOST, VHOST, BrokerFolder, Ports
 from tests.lab.certificates import Certificate, CertificateAuthority
 from tests.lab.network import Reservations, accepts
 from tests.lab.process import Process, run_tool
 
 SHIPPED = Path(__file__).resolve().parents[2] / "ops" / "rabbitmq"
-_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _START_SECONDS = 120
 _WAIT_SECONDS = 30
 
@@ -39,11 +39,11 @@ class ShippedNode:
         self.environment = {**self.files.environment, "RABBITMQ_NODENAME": name}
         self._process = Process(
             name,
-            [_SERVER],
+            rabbitmq_program.command(rabbitmq_program.BIN / "rabbitmq-server"),
             log=self.files.log / "console.log",
             env=self.environment,
             cwd=self.files.home,
-            user=ACCOUNT if os.geteuid() == 0 else None,
+            user=rabbitmq_program.user(),
         )
 
     def prepare(self, cookie: str) -> None:
@@ -98,9 +98,9 @@ class ShippedNode:
     def tool(self, program: str, *arguments: str | Path) -> str:
         """`rabbitmqctl` and its like, as root would run it on the broker's host."""
         return run_tool(
-            [f"/usr/lib/rabbitmq/bin/{program}", "-n", self.name, *arguments],
+            rabbitmq_program.command(rabbitmq_program.BIN / program, "-n", self.name, *arguments),
             env=self.environment,
-            user=ACCOUNT if os.geteuid() == 0 else None,
+            user=rabbitmq_program.user(),
         )
 
     def url(self) -> str:
@@ -146,7 +146,7 @@ class ShippedCluster:
         # As in tests/lab/broker.py: a node that finds an epmd running starts none that would outlive it.
         self._epmd = Process(
             "epmd",
-            ["epmd", "-address", HOST, "-port", str(first.epmd)],
+            rabbitmq_program.command("epmd", "-address", HOST, "-port", str(first.epmd)),
             log=folder / "epmd.log",
             env=self.nodes[0].environment,
         )
