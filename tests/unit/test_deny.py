@@ -11,7 +11,22 @@ def why(name: str = "alice", rid: str = "1105", admin_count: int = 0) -> str | N
     return denied(sam_account_name=name, sid=f"S-1-5-21-1-2-3-{rid}", admin_count=admin_count)
 
 
-@pytest.mark.parametrize("name", ["DC1$", "$", "trust$", "krbtgt", "KRBTGT", "Krbtgt_20412", "krbtgt$"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DC1$",
+        "$",
+        "trust$",
+        "krbtgt",
+        "KRBTGT",
+        "Krbtgt_20412",
+        "krbtgt$",
+        "DC1$\u200b",
+        " krbtgt",
+        "krb\u00adtgt",
+        "DC1\uff04",
+    ],
+)
 def test_machines_trusts_and_ticket_accounts_are_denied_by_name(name: str) -> None:
     assert why(name) is not None
 

@@ -74,13 +74,15 @@ class Pulse:
                 if not part or len(answer) > _MAX_ANSWER_BYTES:
                     raise ConnectionError("closed by the server")
                 answer += part
-        except (OSError, KeyError, IndexError, ValueError, TypeError) as error:  # all but the first: no LDAP message
+        except OSError as error:
             raise self._unavailable(error) from None
+        except (KeyError, IndexError, ValueError, TypeError):  # of ldap3's decoder
+            raise UnavailableError(f"{self._path}: its answer is no LDAP message: is it samba's socket?") from None
         moved = answer != self._last
         self._last = answer
         return moved
 
-    def _unavailable(self, error: Exception) -> UnavailableError:
+    def _unavailable(self, error: OSError) -> UnavailableError:
         return UnavailableError(f"{self._path}: {error}: is samba running, and is this process root?")
 
 
