@@ -34,8 +34,8 @@ def connect(settings: BrokerSettings) -> Iterator[BlockingConnection]:
     """
     try:
         connection = BlockingConnection(connection_parameters(settings, name="passrelay ops"))
-    except (AMQPError, AMQPConnectorException, OSError) as error:
-        # A handshake that is never answered ends in an exception outside AMQPError.
+    except (AMQPError, AMQPConnectorException, OSError, ValueError) as error:
+        # Outside AMQPError: a handshake that is never answered; ValueError: a reset in the moment of connecting.
         raise explain(error, settings) from None
     try:
         yield connection

@@ -148,6 +148,12 @@ class BrokerSession:
             self._close()
         try:
             connection.ioloop.start()
+        except ValueError as error:
+            # pika's word, out of its event loop, for a connection that is reset in the moment when it is made. Once it
+            # is open every callback is ours, and guarded.
+            if self._opened_at is not None:
+                raise
+            self._failure = error
         finally:
             with self._lock:
                 self._connection = None
