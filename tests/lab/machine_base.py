@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import sys
 import tomllib
@@ -43,11 +44,18 @@ class Base:
     wheels: Path
 
 
+def machine_release() -> str:
+    """The release of Debian that this machine itself has, or the older one that is known here."""
+    named = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    return named if named in PYTHONS else next(iter(PYTHONS))
+
+
 def obtain(suite: str, cache: Path | None = None) -> Base:
     """The folders, from the cache or made now (one to four minutes); else MachineUnavailableError."""
     cache = cache or default_cache()
     recipe = hashlib.sha256(repr((_SYSTEM, _ARCHIVES)).encode()).hexdigest()[:12]
-    wanted = hashlib.sha256("\n".join(_requirements()).encode()).hexdigest()[:12]
+    versions = (ROOT / "constraints.txt").read_text()
+    wanted = hashlib.sha256("\n".join([*_requirements(), versions]).encode()).hexdigest()[:12]
     base = Base(suite, cache / f"{suite}-{recipe}", cache / f"wheels-{PYTHONS[suite]}-{wanted}")
     try:
         _demand_tools()
@@ -77,10 +85,17 @@ def _make_system(base: Base, cache: Path) -> None:
         raise LabError("apt's sources name no Debian mirror")
     with TemporaryDirectory(prefix="system-", dir=cache) as scratch:
         system = Path(scratch, "system")
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(_SYSTEM)}", base.suite, system, mirror]
+        command: list[str | Path] = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(_SYSTEM)}",
+            base.suite,
+            system,
+            mirror,
+        ]
         run_tool(command, timeout_seconds=_SECONDS)
         shutil.copy("/etc/resolv.conf", system / "etc" / "resolv.conf")
-        apt = ["chroot", system, "apt-get", "-q", "-y"]
+        apt: list[str | Path] = ["chroot", system, "apt-get", "-q", "-y"]
         run_tool([*apt, "update"], timeout_seconds=_SECONDS)
         # Recommended packages too: so does the page's `apt-get install`.
         run_tool([*apt, "install", "--download-only", *_ARCHIVES], timeout_seconds=_SECONDS)
@@ -93,16 +108,10 @@ def _fetch_wheels(base: Base, cache: Path) -> None:
     """With this environment's pip and its settings, for the other release's Python too."""
     with TemporaryDirectory(prefix="wheels-", dir=cache) as scratch:
         folder = Path(scratch, "wheels")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", folder]
-        run_tool(
-            [*command, f"--python-version={PYTHONS[base.suite]}", *_options(), *_requirements()],
-            timeout_seconds=_SECONDS,
-        )
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+        pip += ["--dest", folder, f"--python-version={PYTHONS[base.suite]}", "-c", ROOT / "constraints.txt"]
+        run_tool([*pip, *_requirements()], timeout_seconds=_SECONDS)
         folder.rename(base.wheels)
-
-
-def _options() -> list[str | Path]:
-    return ["-c", ROOT / "constraints.txt"]
 
 
 def _requirements() -> list[str]:
