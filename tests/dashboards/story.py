@@ -148,10 +148,12 @@ class Story:
         site.directory.stop()
         try:
             self._seen('sum(passrelay_consumer_paused{reason="directory"}) == 2')
+            self._seen("max(passrelay_work_consumers) == 0")
             carry()
         finally:
             site.directory.start()
         self._seen("sum(passrelay_consumer_paused) == 0")
+        self._seen("max(passrelay_work_consumers) == 2")
         carry()
 
         # A queue that is bound no more: the broker returns what is published.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,14 @@ def story(
     shared_broker.purge_all()
 
 
+def shown(story: Story, title: str) -> set[float]:
+    """All values that a tile of the Overview had."""
+    [panel] = [panel for panel in panels(DOCUMENTS["passrelay-overview"]) if panel["title"] == title]
+    [target] = panel["targets"]
+    [series] = Answers(story.prometheus.address).series(target["expr"], replace(story.span, step=1))
+    return {value for _, value in series.points}
+
+
 @pytest.mark.parametrize(("document", "promql"), QUERIES)
 def test_a_query_returns_data(story: Story, document: dict[str, object], promql: str) -> None:
     answers, span = Answers(story.prometheus.address), story.span
@@ -54,6 +63,15 @@ def test_a_query_returns_data(story: Story, document: dict[str, object], promql:
         if chosen == {"producer": SILENT} and "passrelay_producer_up" not in promql:
             continue  # nothing is known of it but its silence
         assert answers.series(filled(promql, {**span.variables(), **chosen}), span), chosen
+
+
+def test_the_first_tiles_said_what_was_true(story: Story) -> None:
+    assert shown(story, "A change arrives in IdM") >= {0, 1}  # while IdM was away, and since it is there: not from dc3
+    assert 2 not in shown(story, "A change arrives in IdM")
+    assert shown(story, "Domain controllers") >= {1}
+    assert shown(story, "Consumers") >= {0, 2}
+    assert shown(story, "IdM servers") == {0, 1}
+    assert max(shown(story, "Dead letters")) == 6 + 2 + 1 + 3  # written by the story, and died in it
 
 
 def test_the_rows_that_are_repeated_have_something_to_be_repeated_for(story: Story) -> None:
