@@ -96,6 +96,11 @@ def read_stream(stream: str) -> Act:
     return act
 
 
+def depth(queue: str) -> Act:
+    """RabbitMQ asks for a permission from 4.2.6 on (docs/compatibility.md)."""
+    return lambda channel: channel.queue_declare(queue, passive=True)
+
+
 def declare(name: str) -> Act:
     return lambda channel: channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
 
@@ -112,6 +117,7 @@ def declare(name: str) -> Act:
         pytest.param(OPS, publish(EVENTS), id="ops replays"),
         *(pytest.param(OPS, read_stream(name), id=f"ops reads {name}") for name in (DEAD, JOURNAL, NEWS)),
         *(pytest.param(WATCH, read_stream(name), id=f"watch reads {name}") for name in (DEAD, NEWS)),
+        *(pytest.param(WATCH, depth(name), id=f"watch asks how full {name} is") for name in (EVENTS, TIERS[0].queue)),
     ],
 )
 def test_each_user_can_do_its_work(node: ShippedNode, user: str, act: Act) -> None:
