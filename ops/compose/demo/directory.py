@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -113,9 +112,8 @@ def main() -> None:
         write_certificate_store()
         load_tree()
         STAMP.touch()
-        print("directory: made", flush=True)
-    os.execvp(SERVER[0], SERVER)
+    os.execvp(SERVER[0], SERVER)  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ its own. A folder that somebody else has filled is left alone (exit code 4); a s
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import secrets
 import shutil
@@ -61,30 +61,31 @@ class Authority:
         write(certificate, builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), mode=0o644)
         write(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def _builder(
-        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool
-    ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+    def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=_DAYS))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=_DAYS))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a new file that nobody else could read even for a moment."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as sink:
-        sink.write(content)
+    path.touch(mode=mode, exist_ok=False)
+    path.write_bytes(content)
+
+
+def say(text: str) -> None:
+    """A line in the log."""
+    sys.stderr.write(f"demo-files: {text}\n")
 
 
 def passrelay(*arguments: str | Path) -> None:
@@ -107,12 +108,18 @@ def make_certificates(new: Path) -> None:
         broker.issue(new / service / f"{file}.pem", new / service / f"{file}.key", user)
     for service, name in (("directory", "directory"), ("samba", "dc1.ad.example")):
         directories.issue(new / service / "server.pem", new / service / "server.key", name, [name])
-    for path in ("directory/ca.pem", "samba/ca.pem", "consumer/idm-ca.pem", "operator/idm-ca.pem", "operator/ad-ca.pem"):
+    for path in (
+        "directory/ca.pem",
+        "samba/ca.pem",
+        "consumer/idm-ca.pem",
+        "operator/idm-ca.pem",
+        "operator/ad-ca.pem",
+    ):
         write(new / path, directories.pem, mode=0o644)
 
 
 def make_keys(new: Path) -> None:
-    """passrelay's own keys, each where it is used, and their public halves where they are trusted."""
+    """The keys of passrelay, each where it is used, and their public halves where they are trusted."""
     consumer, producer, operator, watch = (
         new / name / "keys" for name in ("consumer", "producer", "operator", "watch")
     )
@@ -181,17 +188,17 @@ def main() -> int:
     product, files = map(Path, sys.argv[1:])
     stamp = files / STAMP
     if stamp.exists() and stamp.read_text() == "complete\n":
-        print("demo-files: everything is there")
+        say("everything is there")
         return 0
     foreign = [name for name in OWNERS if any((files / name).glob("*"))]
     if foreign and not stamp.exists():
-        print(f"demo-files: {', '.join(foreign)} hold files that are not the demo's: give PASSRELAY_FILES an empty folder")
+        say(f"{', '.join(foreign)} hold files that are not the demo's: give PASSRELAY_FILES an empty folder")
         return 4
     os.umask(0o022)
     stamp.write_text("incomplete\n")
     make(product, files)
     stamp.write_text("complete\n")
-    print("demo-files: made certificates, keys, passwords and configuration")
+    say("made certificates, keys, passwords and configuration")
     return 0
 
 
