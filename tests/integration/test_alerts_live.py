@@ -1,21 +1,24 @@
 """Faults that are really caused make the shipped alerts fire in a real Prometheus, and their repair ends them.
 
-What each `watching()` adds: before and after, no alert fires.
+Before and after each test no alert fires (`quiet`).
 """
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pika.adapters.blocking_connection import BlockingConnection
 
-from passrelay_schemas import topology
+from passrelay_schemas import keys, topology
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.verdict import Reason
 from tests.integration.test_watch import NAME, PRODUCER
 from tests.integration.watched import MonitoredSite, Watched, monitored
+from tests.lab.certificates import Certificate
 from tests.lab.dead_mail import DeadMail
 from tests.lab.process import wait_for
 from tests.lab.prometheus import RULES, quicker
@@ -24,29 +27,39 @@ __all__ = ["monitored"]  # a fixture
 
 pytestmark = pytest.mark.integration
 
-OLD_ENOUGH = timedelta(days=80)
+THIRTEEN_DAYS = timedelta(days=13)
+EIGHTY_DAYS = timedelta(days=80)
 """The dead stream drops a letter after 90 days."""
 
 
-def test_letters_queues_directory_and_broker(monitored: MonitoredSite) -> None:
-    watched = Watched(monitored)
-    site, firing = monitored, watched.prometheus.wait_until_firing
-    with watched.run():
-        mail = DeadMail(site.broker, site.enrolment, site.sender, 1, prefix=NAME)
+@pytest.fixture(scope="module")
+def watched(monitored: MonitoredSite) -> Iterator[Watched]:
+    made = Watched(monitored)
+    with made.run():
+        yield made
+
+
+def test_letters_that_nobody_handles(watched: Watched) -> None:
+    site, firing = watched.site, watched.prometheus.wait_until_firing
+    mail = DeadMail(site.broker, site.enrolment, site.sender, 1, prefix=NAME)
+    with watched.prometheus.quiet():
         mail.write(iter([Reason.POLICY, Reason.USER_MISSING]))
-        mail.write(iter([Reason.REFUSED, Reason.USER_MISSING]), began=utc_now() - OLD_ENOUGH)
+        mail.write(iter([Reason.REFUSED, Reason.USER_MISSING]), began=utc_now() - EIGHTY_DAYS)
         firing("PassrelayDeadLetters", "PassrelayDeadLettersExpire")
         watched.dead("discard", "--reason", "refused")
         firing("PassrelayDeadLetters")
         watched.dead("discard", "--reason", "policy")
-        firing()
 
+
+def test_directory_queue_and_broker(watched: Watched) -> None:
+    site, firing = watched.site, watched.prometheus.wait_until_firing
+    with watched.prometheus.quiet():
         site.directory.stop()
         password = watched.change()
         firing("PassrelayDirectoryDown", "PassrelayConsumerPaused")
         site.directory.start()
         firing()
-        assert site.directory.binds(NAME, password)
+        wait_for(lambda: site.directory.binds(NAME, password), what="the change arrives")
 
         # A queue that is bound no more: the producer keeps the event, and nothing else is wrong.
         connection = BlockingConnection(site.broker.parameters())
@@ -63,10 +76,10 @@ def test_letters_queues_directory_and_broker(monitored: MonitoredSite) -> None:
         site.broker.start()
 
 
-def test_services_that_end_and_a_disk_that_fills_up(monitored: MonitoredSite) -> None:
-    watched = Watched(monitored)
+def test_services_that_end_and_a_disk_that_fills_up(watched: Watched) -> None:
     firing = watched.prometheus.wait_until_firing
-    with watched.run():
+    stray = watched.site.spool(PRODUCER).parent / "core.12345"
+    with watched.prometheus.quiet():
         watched.consumer.stop()
         firing("PassrelayNoConsumer", "PassrelayTargetDown")
         watched.producer.stop()
@@ -74,15 +87,60 @@ def test_services_that_end_and_a_disk_that_fills_up(monitored: MonitoredSite) ->
         watched.consumer.start()
         firing("PassrelayTargetDown", "PassrelayProducerSilent")
         watched.producer.start()
-        firing()
-
-        stray = monitored.spool(PRODUCER).parent / "core.12345"
         with stray.open("wb") as file:
-            file.truncate(0)
             for _ in range(150):
                 file.write(bytes(10**6))
         firing("PassrelaySpoolLow")
         stray.unlink()
+
+
+def test_a_key_and_a_certificate_near_their_end(watched: Watched) -> None:
+    site, firing = watched.site, watched.prometheus.wait_until_firing
+    key = site.sender.signer.document.model_copy(update={"expires_at": utc_now() + THIRTEEN_DAYS})
+    with watched.prometheus.quiet():
+        for directory in (site.enrolment.producer_keys(PRODUCER), site.enrolment.consumer_keys):
+            keys.write_public(directory, key)
+        certificate = _short_lived(watched)
+        _start_again(watched)
+        firing("PassrelayKeyExpires", "PassrelayCertificateExpires")
+        assert _issue(watched, None) == certificate  # the new one, at the same path
+        _rotate(site, key.key_id)
+        _start_again(watched)
+        password = watched.change()
+        wait_for(lambda: site.directory.binds(NAME, password), what="the new key and certificate are taken")
+
+
+def _start_again(watched: Watched) -> None:
+    """The consumer reads certificates at its start only; the producer looks at its keys when it needs them."""
+    for service in (watched.consumer, watched.producer):
+        service.stop()
+        service.start()
+
+
+def _short_lived(watched: Watched) -> Certificate:
+    """The consumer logs in at the broker with a certificate that has thirteen days left."""
+    config = watched.consumer.config
+    usual, short = watched.site.broker.certificate("consumer"), _issue(watched, utc_now() + THIRTEEN_DAYS)
+    text = config.read_text().replace(str(usual.certificate), str(short.certificate))
+    config.write_text(text.replace(str(usual.key), str(short.key)))
+    return short
+
+
+def _issue(watched: Watched, ends: datetime | None) -> Certificate:
+    return watched.site.broker.ca.issue("renewed-consumer", common_name="consumer", not_after=ends)
+
+
+def _rotate(site: MonitoredSite, old: str) -> None:
+    """As docs/keys.md says."""
+    directory = site.enrolment.producer_keys(PRODUCER)
+    before = set(directory.glob("*.pub.json"))
+    there: tuple[str | Path, ...] = ("--directory", directory, "--role", "producer")
+    here: tuple[str | Path, ...] = ("--directory", site.enrolment.consumer_keys, "--role", "consumer")
+    site.passrelay("keys", "rotate", "signing", *there)
+    [new] = set(directory.glob("*.pub.json")) - before
+    site.passrelay("keys", "enroll", new, *here, "--yes")
+    site.passrelay("keys", "rotate", "signing", "--activate", *there, "--yes")
+    site.passrelay("keys", "enroll", directory / f"{old}.pub.json", *here, "--yes")
 
 
 def test_every_wait_is_divided() -> None:

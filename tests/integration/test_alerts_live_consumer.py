@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE
 
-from tests.integration.test_watch import NAME
+from passrelay_schemas import filetime
+from tests.integration.test_watch import NAME, PRODUCER
 from tests.integration.watched import MonitoredSite, Watched, monitored
 from tests.lab.clock import environment_of, set_clock
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import Changes, modify
+from tests.lab.enrolment import change
+from tests.lab.folder import canary_password
 from tests.lab.process import wait_for
 from tests.lab.prometheus import FACTOR
+from tests.lab.relay import Service
 from tests.lab.tiers import short_tiers
 
 __all__ = ["monitored"]  # a fixture
@@ -31,57 +37,102 @@ BRAKE = 20
 CLOCK_ALERTS = 'ALERTS{alertname="PassrelayClockOff", alertstate="firing"}'
 
 
-def test_clocks_that_are_off(monitored: MonitoredSite) -> None:
-    watched = Watched(monitored)
-    producers, consumers = (monitored.folder / f"{name}.clock" for name in ("producer", "consumer"))
-    watched.producer.process.env = environment_of(producers)
-    watched.consumer.process.env = environment_of(consumers)
-    firing = watched.prometheus.wait_until_firing
-    with watched.run():
-        set_clock(consumers, HOUR)
+@pytest.fixture(scope="module")
+def watched(monitored: MonitoredSite) -> Iterator[Watched]:
+    made = Watched(monitored)
+    for service in (made.producer, made.consumer):
+        service.process.env = environment_of(_clock(service))
+    with short_tiers(monitored.broker, factor=FACTOR), made.run():
+        yield made
+
+
+def _clock(service: Service) -> Path:
+    return service.config.with_suffix(".clock")
+
+
+def test_clocks_that_are_off(watched: Watched) -> None:
+    firing, query = watched.prometheus.wait_until_firing, watched.prometheus.query
+    with watched.prometheus.quiet():
+        set_clock(_clock(watched.consumer), HOUR)
         firing("PassrelayClockOff")
-        assert [sample["metric"]["server"] for sample in watched.prometheus.query(CLOCK_ALERTS)] == [
-            monitored.directory.ldaps_url
-        ]
-        set_clock(consumers, RIGHT)
+        [alert] = query(CLOCK_ALERTS)
+        assert alert["metric"]["server"] == watched.site.directory.ldaps_url
+        set_clock(_clock(watched.consumer), RIGHT)
         firing()
 
-        # As after a boot without a battery: its news are of the future too, so nobody can say whether it lives.
-        watched.producer.stop()
-        set_clock(producers, HOUR)
-        watched.producer.start()
+        # As after a boot without a battery. Its news come from the future too: nobody can say whether it lives.
+        _start_again(watched.producer, HOUR)
         watched.change()
         firing("PassrelayClockOff", "PassrelayProducerSilent")
-        assert [sample["metric"]["producer"] for sample in watched.prometheus.query(CLOCK_ALERTS)] == ["dc1"]
-        watched.producer.stop()
-        set_clock(producers, RIGHT)
-        watched.producer.start()
-        watched.change()
-        firing()  # at once, not after an hour
+        [alert] = query(CLOCK_ALERTS)
+        assert alert["metric"]["producer"] == PRODUCER
+        _start_again(watched.producer, RIGHT)
+        watched.change()  # both end at once, not after an hour
 
 
-def test_what_waits_and_what_stops_the_consumer(monitored: MonitoredSite) -> None:
-    watched = Watched(monitored)
-    directory, firing = monitored.directory, watched.prometheus.wait_until_firing
-    with short_tiers(monitored.broker, factor=FACTOR), watched.run():
+def test_everything_waits_because_a_right_is_gone(watched: Watched) -> None:
+    directory, firing = watched.site.directory, watched.prometheus.wait_until_firing
+    with watched.prometheus.quiet():
         with _without_the_right_to_write(directory):
             for _ in range(25):
                 watched.change()
             firing("PassrelayRetriesGrow", "PassrelayNoApply", meanwhile=watched.change)
         newest = watched.change()
-        firing()
-        wait_for(lambda: directory.binds(NAME, newest), what="the newest arrives")
+        watched.wait_until_all_ended()
+        assert directory.binds(NAME, newest)
 
-        people = [f"{NAME}{number}" for number in range(BRAKE)]
-        directory.add_users(people)
+
+def test_a_policy_that_refuses_everybody_pulls_the_brake(watched: Watched) -> None:
+    directory, firing = watched.site.directory, watched.prometheus.wait_until_firing
+    people = [f"{NAME}{number}" for number in range(BRAKE)]
+    directory.add_users(people)
+    with watched.prometheus.quiet():
         with _policy(directory, passwordCheckSyntax="on", passwordMinLength=LONGER_THAN_A_CANARY):
             passwords = {name: watched.change(name) for name in people}
             firing("PassrelayConsumerBrake", "PassrelayDeadLetters")
-        watched.consumer.stop()
-        watched.consumer.start()
+        _start_again(watched.consumer, RIGHT)
         watched.dead("replay", "--reason", "policy")
+        wait_for(lambda: all(directory.binds(*each) for each in passwords.items()), what="all arrive")
+
+
+def test_a_thief_uses_a_key_that_was_revoked(watched: Watched) -> None:
+    site, firing = watched.site, watched.prometheus.wait_until_firing
+    stolen = site.sender
+    overheard = site.told()[0]
+    forged = change(NAME, canary_password(), guid=uuid4(), kvno=10**6, changed_at=filetime.now())
+    with watched.prometheus.quiet():
+        _give_another_key(watched)
+        site.passrelay("keys", "revoke", stolen.signer.document.key_id, *_of(site.enrolment.consumer_keys), "--yes")
+        password = watched.change()
+        firing(
+            "PassrelayRevokedKeyUsed",
+            "PassrelayDeadLetters",
+            meanwhile=lambda: site.publish([stolen.envelope(forged)]),
+        )
+        watched.dead("discard", "--reason", "revoked")
         firing()
-        wait_for(lambda: all(directory.binds(*each) for each in passwords.items()), what="all have arrived")
+        site.tell(overheard)
+        firing("PassrelayRevokedKeyUsed")
+        assert site.directory.binds(NAME, password)
+
+
+def _start_again(service: Service, ahead: timedelta) -> None:
+    service.stop()
+    set_clock(_clock(service), ahead)
+    service.start()
+
+
+def _give_another_key(watched: Watched) -> None:
+    """As docs/runbooks/PassrelayRevokedKeyUsed.md says."""
+    directory = watched.site.enrolment.producer_keys(PRODUCER)
+    before = set(directory.glob("*.pub.json"))
+    watched.site.passrelay("keys", "init", "producer", PRODUCER, "--directory", directory, "--yes")
+    [new] = set(directory.glob("*.pub.json")) - before
+    watched.site.passrelay("keys", "enroll", new, *_of(watched.site.enrolment.consumer_keys), "--yes")
+
+
+def _of(directory: Path) -> tuple[str | Path, ...]:
+    return ("--directory", directory, "--role", "consumer")
 
 
 @contextmanager

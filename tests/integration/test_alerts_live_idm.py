@@ -37,7 +37,7 @@ def test_a_write_that_another_server_does_not_show(
 ) -> None:
     with prepared(tmp_path / "site", shared_broker, suppliers.a, reservations) as site:
         watched = Watched(site, idm={"servers": [suppliers.urls[suppliers.a], suppliers.urls[suppliers.b]]})
-        with short_tiers(site.broker, factor=FACTOR), watched.run():
+        with short_tiers(site.broker, factor=FACTOR), watched.run(), watched.prometheus.quiet():
             suppliers.wait_in_sync()
             suppliers.cut()
             password = watched.change()
@@ -53,7 +53,7 @@ def test_a_server_that_would_expire_what_is_written(
 ) -> None:
     with prepared(tmp_path / "site", shared_broker, shared_ipa_directory, reservations) as site:
         watched = Watched(site)
-        with watched.run():
+        with watched.run(), watched.prometheus.quiet():
             shared_ipa_directory.set_managers("uid=passsync,cn=sysaccounts,cn=etc,dc=idm,dc=test")
             watched.prometheus.wait_until_firing("PassrelayDirectoryExpiresPasswords")
             password = watched.change()

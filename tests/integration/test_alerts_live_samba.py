@@ -47,7 +47,7 @@ def test_a_key_that_does_not_open_and_a_controller_that_cannot_be_read(
     page = {"passrelay-producer": monitored.pages[PRODUCER]}
     prometheus = Prometheus(monitored.folder / "prometheus", monitored.reservations, page)
     no_watch = "PassrelayWatchMissing"  # there is none in this test
-    with prometheus.watching(no_watch):
+    with prometheus.running(), prometheus.quiet(no_watch):
         controller.add_user("anna", canary_password())
         prometheus.wait_until_firing(no_watch, "PassrelayCapturePending")
         [sample] = prometheus.query("passrelay_capture_pending > 0")

@@ -17,6 +17,7 @@ from tests.lab.directory import Directory
 from tests.lab.enrolment import DOMAIN, DOMAIN_SID
 from tests.lab.folder import canary_password
 from tests.lab.network import Reservations
+from tests.lab.process import wait_for
 from tests.lab.prometheus import Prometheus
 from tests.lab.relay import LineProducer, Service
 from tests.lab.small_disk import small_disk
@@ -55,6 +56,7 @@ class Watched:
         }
         self.prometheus = Prometheus(site.folder / "prometheus", site.reservations, jobs)
         self._guids: dict[str, UUID] = {}
+        self._captured: set[str] = set()
         self._kvno = 0
 
     @property
@@ -63,13 +65,13 @@ class Watched:
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        """Within it nothing has fired at the beginning, and at its good end all that fired has cleared."""
+        """All of it runs, and Prometheus sees all of it."""
         self.site.directory.add_user(NAME)
         try:
             for service in (self.producer, self.consumer, self.watcher):
                 service.start()
                 becomes(service, "/readyz", OK)
-            with self.prometheus.watching():
+            with self.prometheus.running():
                 yield
         finally:
             self.site.directory.delete_user(NAME)
@@ -85,8 +87,12 @@ class Watched:
         }
         line = {"domain": DOMAIN, "account": account, "password": password, "kvno": self._kvno}
         [answer] = self.producer.send([{**line, "changed_at": filetime.now()}])
-        assert "event_id" in answer, answer
+        self._captured.add(answer["event_id"])
         return password
+
+    def wait_until_all_ended(self) -> None:
+        """Every change has its outcome."""
+        wait_for(lambda: self._captured <= self.site.outcomes().keys(), what="every outcome", interval_seconds=0.5)
 
     def dead(self, *arguments: str) -> str:
         """What an operator does to dead letters."""
@@ -110,13 +116,17 @@ def prepared(folder: Path, broker: Broker, directory: Directory, reservations: R
             site.close()
     if not broker.running:
         broker.start()
-    site.prepare()
     broker.purge_all()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def monitored(
-    tmp_path: Path, shared_broker: Broker, shared_directory: Directory, reservations: Reservations
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_broker: Broker,
+    shared_directory: Directory,
+    reservations: Reservations,
 ) -> Iterator[MonitoredSite]:
-    with prepared(tmp_path / "site", shared_broker, shared_directory, reservations) as site:
+    """One for the tests of a module: each leaves it as it was."""
+    folder = tmp_path_factory.mktemp("alerts") / "site"
+    with prepared(folder, shared_broker, shared_directory, reservations) as site:
         yield site

@@ -81,19 +81,21 @@ class Prometheus:
         self._process.stop()
 
     @contextmanager
-    def watching(self, *always: str) -> Iterator[None]:
-        """Run it around a test. Before the test and at its good end exactly the alerts `always` fire.
-
-        So whatever the test has made fire in between, its repair has cleared.
-        """
+    def running(self) -> Iterator[None]:
+        """Start it, and wait until it has seen every page."""
         self.start()
         try:
             wait_for(self._sees_all, what="every page is scraped", interval_seconds=0.2, alive=self._process)
-            self.wait_until_firing(*always)
             yield
-            self.wait_until_firing(*always)
         finally:
             self.stop()
+
+    @contextmanager
+    def quiet(self, *always: str) -> Iterator[None]:
+        """Around what makes alerts fire: before it and at its good end exactly `always` do, so repair cleared it."""
+        self.wait_until_firing(*always)
+        yield
+        self.wait_until_firing(*always)
 
     def firing(self) -> set[str]:
         """The names of the alerts that fire now."""
