@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from random import Random
 
 from passrelay_schemas.fault import describe
 
+FOLDER = "HOSTILE_FOLDER"
+"""The environment variable that names it."""
+MEMORY = Path("/dev/shm")
 BLOCK = 1000
 """Inputs of one seed."""
 SLOW = 10
@@ -79,7 +86,21 @@ def blocks_for(parser: str, wanted: int) -> int:
     return max(1, wanted // (SLOW if PARSERS[parser].slow else 1) // BLOCK)
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for all processes that are started inside, which need not end in good order; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="prhostile-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        before = os.environ.get(FOLDER)
+        os.environ[FOLDER] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop(FOLDER)
+            if before is not None:
+                os.environ[FOLDER] = before
+
+
 def campaign(work: list[tuple[str, int]], processes: int = 2) -> Iterator[tuple[tuple[str, int], Block]]:
     """Blocks as they end. Processes are started anew, not forked: the caller may have threads."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with scratch(), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from zip(work, pool.map(run_block, *zip(*work, strict=True), chunksize=4), strict=True)

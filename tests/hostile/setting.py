@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -21,11 +22,10 @@ from passrelay_schemas.keys import write_private, write_public
 from passrelay_schemas.logs import Log
 from passrelay_schemas.order import Order
 from passrelay_schemas.settings import DomainSettings, IdmSettings
-from tests.hostile import samples
+from tests.hostile import campaign, samples
 from tests.hostile.attributes import parse_entry
 
-_MEMORY = Path("/dev/shm")
-FOLDER = Path(tempfile.mkdtemp(prefix="prhostile-", dir=_MEMORY if _MEMORY.is_dir() else None))
+FOLDER = Path(tempfile.mkdtemp(prefix="prhostile-", dir=os.environ.get(campaign.FOLDER)))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 KEYS = FOLDER / "keys"
 NOW = datetime(2026, 11, 24, 23, tzinfo=UTC)
