@@ -199,7 +199,7 @@ def _behind() -> list[models.Panel]:
         ),
         number(
             About(
-                "Since the last write to IdM",
+                "Since the last write",
                 "Long on a quiet night; not while changes are on the way.",
                 [Query("time() - max(passrelay_last_apply_timestamp_seconds > 0)")],
                 unit=SECONDS,
