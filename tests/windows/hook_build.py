@@ -52,6 +52,14 @@ def build_all(folder: Path) -> Built:
     return built
 
 
+def compile_stand_in(out: Path, source: str) -> None:
+    """A DLL that some wine lacks, out of one file of ours."""
+    if shutil.which(_COMPILER) is None:
+        raise MissingServerError(f"{_COMPILER} is not installed: `./run test --only windows` installs it, as root")
+    _compile(out, source, "-shared", "-ladvapi32")
+
+
 def _compile(out: Path, *parts: str) -> None:
-    names = [part if part.startswith("-") else _OURS / part for part in parts]
+    # Libraries after what needs them.
+    names = [part if part.startswith("-") else _OURS / part for part in sorted(parts, key=lambda one: one[:2] == "-l")]
     run_tool([_COMPILER, "-O2", "-Wall", "-Wextra", "-Werror", "-o", out, *names])

@@ -67,12 +67,20 @@ class Wine:
         if not self._server.running:
             raise LabError(f"wineserver ended: {self._server.tail()}")
 
+    def restart(self) -> None:
+        """Like a restart of Windows: what its services read at their start is read again."""
+        self._end()
+        self.start()
+
     def stop(self) -> None:
         """End the server and every program of the prefix: that is what SIGINT means to it; TERM leaves them behind."""
+        self._end()
+        self._lock.close()
+
+    def _end(self) -> None:
         self._server.signal(signal.SIGINT)
         wait_for(lambda: not self._server.running, what="wineserver ended")
         self._server.stop()
-        self._lock.close()
 
 
 def _own_prefix(cache: Path, version: str) -> tuple[Path, IO[str]]:

@@ -1,0 +1,208 @@
+"""Installing, running, looking and removing, for real as far as wine goes: registry, System32, services, DPAPI.
+
+wine is no domain controller, and keeps access lists as mode bits: who else may is told from everybody, not from whom.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from passrelay_schemas.keys import KeyDocument, KeyUse, generate, write_public
+from tests.lab.certificates import CertificateAuthority
+from tests.lab.enrolment import toml
+from tests.lab.folder import CANARY, canary_password, find_canary
+from tests.lab.network import Reservations
+from tests.lab.process import MissingServerError, wait_for
+from tests.windows.hook_build import Built
+from tests.windows.windows_python import WindowsPython
+from tests.windows.wine import windows_path
+
+WINDOWS_OWN = ["rassfm", "scecli", "passhook"]
+_SHOW = """
+import json, winreg
+with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\\CurrentControlSet\\Control\\Lsa") as key:
+    print(json.dumps(winreg.QueryValueEx(key, "Notification Packages")))
+"""
+_SET = """
+import sys, winreg
+with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\\CurrentControlSet\\Control\\Lsa") as key:
+    winreg.SetValueEx(key, "Notification Packages", 0, winreg.REG_MULTI_SZ, sys.argv[1:])
+"""
+
+
+class Controller:
+    """A Windows machine with its folder and configuration; nobody answers there at its broker's and AD's address."""
+
+    def __init__(self, python: WindowsPython, folder: Path, hook_key: KeyDocument, ca: Path, port: int) -> None:
+        self.python, self.folder, self.hook_key, self._ca, self._port = python, folder, hook_key, ca, port
+        self.config = folder / "producer.toml"
+        self.records = folder / "records"
+        self.secret = canary_password()
+        self.installed = False
+
+    def passrelay(self, *arguments: str, check: bool = True) -> dict[str, Any]:
+        said = self.python.passrelay(*arguments, "--config", windows_path(self.config), "--json", check=check)
+        found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+        return found
+
+    def install(self, *arguments: str, check: bool = True) -> dict[str, Any]:
+        self.installed = self.installed or "--hook-key" in arguments
+        return self.passrelay("producer", "windows", "install", *arguments, check=check)
+
+    def configure(self) -> None:
+        lookup = self.folder / "lookup-password"
+        lookup.write_text(self.secret)
+        lookup.chmod(0o600)
+        self.config.write_text(
+            toml(
+                {
+                    "broker": {"url": f"amqp://127.0.0.1:{self._port}/%2F"},
+                    "keys": {"directory": windows_path(self.folder / "keys")},
+                    "spool": {"path": windows_path(self.folder / "spool" / "spool.sqlite")},
+                    "source": {
+                        "hook": {
+                            "folder": windows_path(self.records),
+                            "controller": f"ldaps://127.0.0.1:{self._port}",
+                            "ca_file": windows_path(self._ca),
+                            "bind_user": "lookup@lab.example",
+                            "password_file": windows_path(lookup),
+                        }
+                    },
+                }
+            )
+        )
+
+    def packages(self) -> list[Any]:
+        found: list[Any] = json.loads(self.python.run("-c", _SHOW).strip().splitlines()[-1])
+        return found
+
+    def log(self) -> list[dict[str, Any]]:
+        path = self.folder / "log" / "producer.log"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def python(windows_folder: Path, built: Built) -> Iterator[WindowsPython]:
+    try:
+        made = WindowsPython(windows_folder / "python")
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    made.start()
+    made.install_dll(built.dll)
+    made.run("-c", _SET, *WINDOWS_OWN)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def controller(
+    python: WindowsPython, tmp_path: Path, ca: CertificateAuthority, reservations: Reservations
+) -> Iterator[Controller]:
+    key, _private = generate(KeyUse.HOOK)
+    write_public(tmp_path, key)
+    recipient, _private = generate(KeyUse.RECIPIENT)
+    write_public(tmp_path, recipient)
+    found = Controller(python, tmp_path / "passrelay", key, ca.ca_file, reservations.port())
+    yield found
+    if found.installed:
+        found.passrelay("producer", "windows", "remove", "--yes")
+
+
+def test_install_run_look_and_remove(controller: Controller, tmp_path: Path) -> None:
+    # First only the folders; then configuration and keys are made in them.
+    first = controller.install("--yes")
+    assert len(first["steps"]) == 6
+    assert "keys init producer" not in str(first["steps"])
+    controller.configure()
+    made = controller.passrelay("keys", "init", "producer", "dc1")["keys"][0]
+    private = json.loads((controller.folder / "keys" / f"{made['key_id']}.key").read_text())
+    assert private["protected"]["cipher"] == "dpapi-machine"
+    assert "private" not in private
+    (recipient,) = (path for path in tmp_path.glob("*.pub.json") if controller.hook_key.key_id not in path.name)
+    controller.passrelay("keys", "enroll", windows_path(recipient), "--yes", "--role", "producer")
+
+    hook = ["--hook-key", windows_path(tmp_path / f"{controller.hook_key.key_id}.pub.json")]
+    plan = controller.install(*hook)
+    assert not plan["done"]
+    assert controller.packages() == [WINDOWS_OWN, 7]
+    done = controller.install(*hook, "--yes")
+    assert done["steps"] == plan["steps"]
+    assert controller.packages() == [[*WINDOWS_OWN, "passrelay-hook"], 7]
+    assert (controller.python.system_folder / "passrelay-hook.dll").exists()
+    wait_for(lambda: any(line["action"] == "started" for line in controller.log()), what="the service's first line")
+
+    status = controller.passrelay("producer", "windows", "status", check=False)
+    found = {row["id"]: row["result"] for row in status["checks"]}
+    # wine has no LSASS, and the folder belongs to whoever runs the test.
+    assert {check for check, result in found.items() if result != "ok"} == {"windows.folder", "windows.loaded"}
+    assert status["facts"]["service"] == "running"
+    assert len(status["facts"]["installed_sha256"]) == 64
+
+    # Again: nothing but what may always be done.
+    again = controller.install("--yes")
+    assert not [step for step in again["steps"] if step.startswith(("registry", "passrelay-hook.dll"))]
+    assert controller.packages() == [[*WINDOWS_OWN, "passrelay-hook"], 7]
+
+    removed = controller.passrelay("producer", "windows", "remove", "--yes")
+    assert "kept" in removed["after"][-1]
+    assert controller.packages() == [WINDOWS_OWN, 7]
+    assert not (controller.python.system_folder / "passrelay-hook.dll").exists()
+    assert (controller.folder / "spool" / "spool.sqlite").exists()
+    assert [line["action"] for line in controller.log()][-1] == "stopped", "the service ended cleanly"
+    assert find_canary([controller.folder / "log", controller.folder / "spool"])[2] == []
+    assert CANARY in controller.secret
+
+
+def test_a_service_that_cannot_start_says_why_in_its_log(controller: Controller, tmp_path: Path) -> None:
+    controller.install("--yes")
+    controller.configure()
+    controller.passrelay("keys", "init", "producer", "dc1")
+    hook = ["--hook-key", windows_path(tmp_path / f"{controller.hook_key.key_id}.pub.json")]
+    # No recipient key is enrolled.
+    failed = controller.install(*hook, "--yes", check=False)
+    assert controller.python.exit_code == 3
+    assert "exit code 2" in failed["failures"][0]["detail"]
+    (line,) = (line for line in controller.log() if line["action"] == "not_started")
+    assert "no active recipient key" in line["why"]
+
+
+@pytest.mark.parametrize(("role", "why"), [("NONE", "no domain controller"), ("READ_ONLY", "read-only")])
+def test_only_a_writable_controller(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch, role: str, why: str
+) -> None:
+    monkeypatch.setitem(controller.python.wine.environment, "LAB_ROLE", role)
+    refused = controller.install("--yes", check=False)
+    assert controller.python.exit_code == 4
+    assert why in refused["refused"][0]
+    assert not controller.folder.exists()
+
+
+def test_wine_itself_is_no_controller(controller: Controller) -> None:
+    said = controller.python.run("-m", "passrelay_ops", "producer", "windows", "install", "--yes", check=False)
+    assert controller.python.exit_code == 4
+    assert "this is no domain controller" in said
+
+
+def test_a_key_that_others_may_read_or_of_another_machine_is_refused(controller: Controller) -> None:
+    controller.install("--yes")
+    controller.configure()
+    made = controller.passrelay("keys", "init", "producer", "dc1")["keys"][0]
+    path = controller.folder / "keys" / f"{made['key_id']}.key"
+    path.chmod(0o644)
+    said = controller.python.passrelay("config", "check", "--config", windows_path(controller.config), check=False)
+    assert controller.python.exit_code == 2
+    assert "lets others read it (Everyone)" in said
+    assert "icacls" in said
+    path.chmod(0o600)
+    content = json.loads(path.read_text())
+    sealed = content["protected"]["sealed"]
+    content["protected"]["sealed"] = sealed[:-8] + ("A" * 8 if sealed[-8:] != "A" * 8 else "B" * 8)
+    path.write_text(json.dumps(content))
+    said = controller.python.passrelay("config", "check", "--config", windows_path(controller.config), check=False)
+    assert controller.python.exit_code == 2
+    assert "only the Windows machine where it was made can open it" in said
