@@ -75,8 +75,8 @@ def _tell(report: Report, result: Result, fields: dict[str, Any]) -> None:
     report["schedule"] = [each.document() for each in result.done]
     for finding in result.findings[:50]:
         report.fail(finding.check, finding.subject, finding.detail)
-    if result.first:
-        report["first_failure"] = result.first
+    if result.explained:
+        report["explained"] = result.explained
     report.say(f"{sum(done.values())} faults of {len(done)} kinds, {result.numbers.get('events')} events")
     found = Counter(finding.check for finding in result.findings)
     report.say(f"found: {dict(found) or 'nothing'}")

@@ -178,10 +178,10 @@ class Acts:
         other = next(server for place, server in self._site.directories.items() if place != name)
         with self._apart():
             self._site.pause(seconds / 2)
-            # Otherwise the second one's write would mostly be the newer one for replication too, and win rightly.
-            if dice.random() < 0.5:
-                self._site.suppliers.overtake(other)
             with self._hidden([(consumer, name) for consumer in CONSUMERS]):
+                # What the second one writes from now on is newer for replication, whatever it is for AD.
+                if dice.random() < 0.5:
+                    self._site.suppliers.overtake(other)
                 yield
 
     # -- broker and Samba -------------------------------------------------------------------------------------------

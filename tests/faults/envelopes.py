@@ -19,7 +19,7 @@ from passrelay_schemas.signing import Signer
 from tests.faults.plan import PRODUCERS
 from tests.faults.site import Site
 from tests.faults.traffic import Traffic
-from tests.lab.enrolment import DOMAIN_SID, change
+from tests.lab.enrolment import change
 from tests.lab.folder import CANARY
 
 _RECENT = 300
@@ -63,7 +63,7 @@ def strangers(site: Site, traffic: Traffic, dice: random.Random) -> Iterator[Non
     stranger = Signer(*generate(KeyUse.SIGNING, producer=producer))
     now = datetime.now(UTC)
     claimed = SignedHeader(signing_key_id=sender.signer.document.key_id, alg=ED25519, signed_at=now).encode()
-    foreign = change(victim.name, password, guid=victim.guid, kvno=_HIGH, changed_at=1, sid=f"{DOMAIN_SID}9-1105")
+    foreign = change(victim.name, password, guid=victim.guid, kvno=_HIGH, changed_at=1, sid="S-1-5-21-9-9-9-1105")
     site.publish_raw(
         [
             stranger.sign(sealed, signed_at=now),

@@ -63,5 +63,6 @@ class Outcomes:
 
 
 def _is_unsettled(records: list[Record]) -> bool:
-    told = [each for each in records if each.reason == REASON or each.verdict is Verdict.APPLIED]
+    # Superseded: a newer event's own copy is on its way, and looks after the entry.
+    told = [each for each in records if each.reason == REASON or each.verdict in (Verdict.APPLIED, Verdict.SUPERSEDED)]
     return bool(told) and told[-1].verdict is Verdict.APPLIED

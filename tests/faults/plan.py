@@ -153,6 +153,7 @@ _WAYS: dict[Kind, _Way] = {
     Kind.NODE_LOST: _Way(("broker",), (6, 15)),
 }
 _FIRST_AT, _LONGEST_GAP = 4.0, 4.0
+AT_ONCE = 4
 _PAUSE = 1.0
 """Between two faults at one place."""
 
@@ -176,7 +177,7 @@ def draw(
     seconds: float | None = None,
     count: int | None = None,
     kinds: Sequence[Kind] = tuple(Kind),
-    at_once: int = 3,
+    at_once: int = AT_ONCE,
     nodes: int = 1,
 ) -> Plan:
     """The faults of so many seconds, or so many faults; in every round each kind comes once, in another order.

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+from ldap3.core.exceptions import LDAPException
+
 from passrelay_schemas import filetime
 from tests.faults.source import Source
 from tests.lab.folder import canary_password
@@ -146,7 +148,7 @@ class SambaTraffic:
         self.passwords[name].append(made)
         try:
             self._dc.ldaps_reset(name, made)
-        except LabError:
+        except (LabError, LDAPException, OSError):
             return False
         self.made += 1
         return True

@@ -17,7 +17,7 @@ from tests.faults.acts import Acts
 from tests.faults.heal import heal
 from tests.faults.judge import Finding
 from tests.faults.outcomes import Outcomes
-from tests.faults.plan import _WAYS, CONSUMERS, Fault, Plan
+from tests.faults.plan import _WAYS, AT_ONCE, CONSUMERS, Fault, Plan
 from tests.faults.site import Site
 from tests.faults.traffic import SambaTraffic, Traffic
 from tests.faults.wire import Wire
@@ -27,6 +27,8 @@ from tests.lab.process import LabError
 SAMBA_USERS = 10
 _NO_PROGRESS_SECONDS = 75
 """Longer than any back-off of passrelay's own, which is a minute at most."""
+_NOTHING_LEFT_SECONDS = 25
+"""The same where no queue holds anything: a consumer may still have something in hand."""
 _LOOK_SECONDS = 1.0
 _HEALS = 4
 _STREAMS = {topology.DEAD, topology.JOURNAL, topology.NEWS}
@@ -58,8 +60,8 @@ class Result:
     done: list[Done] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
-    first: dict[str, Any] = field(default_factory=dict)
-    """Everything that is known of the first finding."""
+    explained: list[dict[str, Any]] = field(default_factory=list)
+    """Everything that is known of the first finding of each check."""
 
 
 class Trial:
@@ -85,7 +87,7 @@ class Trial:
         self._began = 0.0
         self.result = Result()
 
-    def run(self, *, at_once: int = 3, all_faults: bool = False) -> Result:
+    def run(self, *, at_once: int = AT_ONCE, all_faults: bool = False) -> Result:
         """Everything. With `all_faults` the load lasts until the last fault is undone, however long that takes."""
         self._prepare()
         self._began = time.monotonic()
@@ -168,8 +170,10 @@ class Trial:
     def _wait_until_quiet(self) -> None:
         seen: tuple[object, ...] = ()
         since = time.monotonic()
-        while time.monotonic() - since < _NO_PROGRESS_SECONDS:
+        patience = _NO_PROGRESS_SECONDS
+        while time.monotonic() - since < patience:
             state = self._state()
+            patience = _NOTHING_LEFT_SECONDS if len(state) == 2 else _NO_PROGRESS_SECONDS
             if state and not any(state):
                 return
             if state != seen:
@@ -211,16 +215,25 @@ class Trial:
                     self._site.on_site(service.start)
 
     def _repair_letters(self) -> bool:
-        """What an operator does about the letters; False when there is nothing more to be done."""
-        open_letters = self._letters()
-        mine = [row for row in open_letters if row["reason"] in _OURS and self._outcomes.only_dead(row["event_id"])]
-        mine = [row for row in mine if row["event_id"] in self._known]
+        """What an operator does about the letters; False when there is nothing more to be done.
+
+        A settle copy whose signing key was revoked meanwhile is dead too, though its event was applied.
+        """
+        unsettled, known = set(self._outcomes.unsettled()), self._known
+        mine = [
+            row
+            for row in self._letters()
+            if row["reason"] in _OURS
+            and row["event_id"] in known
+            and (row["event_id"] in unsettled or self._outcomes.only_dead(row["event_id"]))
+        ]
         for producer in {row["producer"] for row in mine if row["reason"] == "revoked"}:
             since = min(row["captured_at"] for row in mine if row["producer"] == producer)
             self._site.republish(producer, since)
         if mine:
             said = self._site.operate("dead", "replay", "--yes", "--reason-text", "healed")
-            self._say(f"{self._now:6.1f} s  {len(mine)} dead letters of ours: {said.get('replayed')} replayed")
+            reasons = dict(Counter(row["reason"] for row in mine))
+            self._say(f"{self._now:6.1f} s  dead letters of ours: {reasons}; {said.get('replayed')} replayed")
         return bool(mine)
 
     def _letters(self) -> list[dict[str, Any]]:
@@ -271,8 +284,8 @@ class Trial:
             "searched": {"files": files, "bytes": size, "captured_bytes": self._wire.bytes},
             "quiet_after_seconds": round(self._now),
         }
-        if found:
-            self.result.first = self._explain(found[0])
+        first = {finding.check: finding for finding in reversed(found)}
+        self.result.explained = [self._explain(finding) for finding in first.values()]
 
     def _explain(self, finding: Finding) -> dict[str, Any]:
         """The history of the newest event of the user, or of the event, that the first finding is of."""

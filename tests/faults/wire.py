@@ -57,9 +57,8 @@ class Wire:
 
 
 def _ports(site: Site) -> Iterable[int]:
+    # What goes through a door comes to one of these as the same bytes.
     for node in site.cluster.nodes:
         yield from (node.ports.tls, node.ports.plain, node.ports.management, node.ports.metrics)
     for server in site.directories.values():
         yield from (server.listening.ldap, server.listening.ldaps)
-    for door in (*site.broker_doors.values(), *site.directory_doors.values(), *site.suppliers._links.values()):
-        yield door.port
