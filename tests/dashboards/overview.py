@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as models
 
-from tests.dashboards.board import DEAD_LETTERS, DIRECTORY, OVERVIEW, PIPELINE, PRODUCERS, Board, Row
+from tests.dashboards.board import OVERVIEW, Board, Row
+from tests.dashboards.overview_tiles import FIRING, SPOOLS, TIERS, behind, chain, failed
 from tests.dashboards.panels import (
     NEUTRAL,
-    NONE_IS_BETTER,
-    NONE_IS_GOOD,
     PER_MINUTE,
     SECONDS,
     About,
     Column,
     Query,
     lines,
-    number,
     rows,
     states,
 )
 
-FIRING = 'ALERTS{alertname=~"Passrelay.+", alertstate="firing"}'
-SPOOLS = "(sum(max by (producer) (passrelay_producer_queued)) or vector(0))"
-TIERS = "sum(max by (tier) (passrelay_retry_messages))"
-# One watcher or several say the same, so that their largest number counts. Only a missing watcher leaves -1.
-_ARRIVES = """\
-(max(passrelay_work_consumers) > bool 0)
-* max(passrelay_producer_up)
-* (max(passrelay_directory_up) or vector(0))
-* (1 + min(passrelay_producer_up) * (min(passrelay_source_up) or vector(1)))
-or vector(-1)"""
 _WHERE = "alertname, severity, job, instance, producer, server, reason, key_id, name"
 _SINCE = f"""\
 time() - (
@@ -45,264 +33,13 @@ def board() -> Board:
         "Overview",
         "Does a password change arrive? How far behind is it? What failed? Click a tile for what is behind it.",
         [
-            Row("Does a password change arrive?", _chain()),
-            Row("How far behind?", _behind()),
-            Row("What failed?", _failed()),
+            Row("Does a password change arrive?", chain()),
+            Row("How far behind?", behind()),
+            Row("What failed?", failed()),
             Row("What to do", [_alerts()]),
             Row("How it came about", _history()),
         ],
     )
-
-
-def _chain() -> list[models.Panel]:
-    return [
-        number(
-            About(
-                "A change arrives in IdM",
-                "From each link of the chain: a producer is heard, a consumer takes events, an IdM server takes "
-                "writes. Not known: no `passrelay watch` sees the broker.",
-                [Query(_ARRIVES)],
-                steps=[("purple", None), ("red", 0), ("orange", 1), ("green", 2)],
-                words={
-                    "-1": ("not known", "purple"),
-                    "0": ("NO", "red"),
-                    "1": ("not from every DC", "orange"),
-                    "2": ("yes", "green"),
-                },
-                runbooks=["PassrelayNoApply", "PassrelayWatchMissing"],
-                leads_to=PIPELINE,
-                width=8,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Domain controllers",
-                "Producers whose signed news are older than 5 minutes: what is changed there is not carried.",
-                [Query("sum(1 - max by (producer) (passrelay_producer_up))")],
-                unit="suffix:silent",
-                steps=NONE_IS_GOOD,
-                words={"0": ("all heard", "green")},
-                runbooks=["PassrelayProducerSilent"],
-                leads_to=PRODUCERS,
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Broker",
-                "Producers, consumers and watchers without a connection to RabbitMQ.",
-                [Query("sum(1 - passrelay_broker_up)")],
-                unit="suffix:cut off",
-                steps=NONE_IS_GOOD,
-                words={"0": ("reached by all", "green")},
-                runbooks=["PassrelayBrokerUnreachable"],
-                leads_to=PIPELINE,
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Consumers",
-                "Consumers that take events. A paused one takes none.",
-                [Query("max(passrelay_work_consumers)")],
-                unit="suffix:at work",
-                steps=[("red", None), ("green", 1)],
-                words={"0": ("none", "red")},
-                runbooks=["PassrelayNoConsumer", "PassrelayConsumerPaused"],
-                leads_to=PIPELINE,
-                none="not known",
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "IdM servers",
-                "IdM servers that no consumer can write to. With one good server left, changes arrive.",
-                [Query("sum(1 - max by (server) (passrelay_directory_up))")],
-                unit="suffix:down",
-                steps=NONE_IS_BETTER,
-                words={"0": ("all take writes", "green")},
-                runbooks=["PassrelayDirectoryDown", "PassrelayDirectoryExpiresPasswords"],
-                leads_to=DIRECTORY,
-                none="not known",
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-    ]
-
-
-def _behind() -> list[models.Panel]:
-    return [
-        number(
-            About(
-                "Changes on the way",
-                "In the spools of living producers and in the work queue: what the services have to carry now.",
-                [Query(f"{SPOOLS} + max(passrelay_work_messages)")],
-                steps=[("green", None), ("orange", 100), ("red", 1000)],
-                runbooks=["PassrelaySpoolOld", "PassrelayNoConsumer", "PassrelayWatchMissing"],
-                leads_to=PIPELINE,
-                none="not known",
-                width=5,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "To be tried again",
-                "Events in the retry queues, for up to a day: mostly users who are not in IdM (yet). Copies that look "
-                "again at every IdM server are among them.",
-                [Query(TIERS)],
-                steps=NEUTRAL,
-                runbooks=["PassrelayRetriesGrow"],
-                leads_to=PIPELINE,
-                none="not known",
-                width=5,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "Oldest in a spool",
-                "Age of the oldest change that a domain controller keeps because the broker does not take it.",
-                [Query("max(passrelay_spool_oldest_seconds or passrelay_producer_oldest_seconds)")],
-                unit=SECONDS,
-                steps=[("green", None), ("orange", 60), ("red", 900)],
-                words={"0": ("none waits", "green")},
-                runbooks=["PassrelaySpoolOld"],
-                leads_to=PRODUCERS,
-                width=5,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "From AD to IdM",
-                "95 of 100 changes of the last 15 minutes took no longer, as the two clocks have it.",
-                [Query("histogram_quantile(0.95, sum by (le) (rate(passrelay_end_to_end_seconds_bucket[15m]))) >= 0")],
-                unit=SECONDS,
-                steps=[("green", None), ("orange", 60), ("red", 900)],
-                leads_to=PIPELINE,
-                none="no change",
-                width=5,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "Since the last write",
-                "Long on a quiet night; not while changes are on the way.",
-                [Query("time() - max(passrelay_last_apply_timestamp_seconds > 0)")],
-                unit=SECONDS,
-                steps=NEUTRAL,
-                runbooks=["PassrelayNoApply"],
-                leads_to=DIRECTORY,
-                none="none yet",
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-    ]
-
-
-def _failed() -> list[models.Panel]:
-    return [
-        number(
-            About(
-                "Alerts",
-                "Alerts of passrelay that fire now; the table below says what to do.",
-                [Query(f"count({FIRING}) or vector(0)")],
-                steps=NONE_IS_GOOD,
-                runbooks=["PassrelayTargetDown"],
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Dead letters",
-                "Changes that wait for a person, without those of users who are not in IdM.",
-                [Query('sum(max by (reason) (passrelay_dead_letters{reason!="user_missing"}))')],
-                steps=NONE_IS_BETTER,
-                runbooks=["PassrelayDeadLetters"],
-                leads_to=DEAD_LETTERS,
-                none="not known",
-                width=4,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "Lost within 14 days",
-                "Dead letters that the stream drops in less than 14 days, with their passwords.",
-                [Query("sum(max by (reason) (passrelay_dead_letters_expiring))")],
-                steps=NONE_IS_BETTER,
-                runbooks=["PassrelayDeadLettersExpire"],
-                leads_to=DEAD_LETTERS,
-                none="not known",
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Died in this time",
-                "Changes that became dead letters within the chosen time.",
-                [Query('sum(increase(passrelay_events_total{stage="consume", outcome="dead"}[$__range]))')],
-                steps=NONE_IS_BETTER,
-                decimals=0,
-                runbooks=["PassrelayConsumerBrake"],
-                leads_to=DEAD_LETTERS,
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-        number(
-            About(
-                "Cannot be captured",
-                "Accounts whose newest password a living producer cannot read on its domain controller.",
-                [Query("sum(max by (producer) (passrelay_producer_pending))")],
-                steps=NONE_IS_BETTER,
-                runbooks=["PassrelayCapturePending"],
-                leads_to=PRODUCERS,
-                none="not known",
-                width=4,
-                height=4,
-            )
-        ),
-        number(
-            About(
-                "Next expiry",
-                "In how long the first of all keys in use and of all hosts' certificate files expires.",
-                [
-                    Query(
-                        "min(passrelay_key_expiry_timestamp_seconds or passrelay_certificate_expiry_timestamp_seconds)"
-                        " - time()"
-                    )
-                ],
-                unit=SECONDS,
-                steps=[("red", None), ("orange", 14 * 86400), ("green", 30 * 86400)],
-                runbooks=["PassrelayKeyExpires", "PassrelayCertificateExpires"],
-                leads_to=PIPELINE,
-                width=4,
-                height=4,
-            ),
-            area=False,
-        ),
-    ]
 
 
 def _alerts() -> models.Panel:
