@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from pika.adapters.blocking_connection import BlockingConnection
@@ -104,7 +103,7 @@ def test_a_key_and_a_certificate_near_their_end(watched: Watched) -> None:
         _start_again(watched)
         firing("PassrelayKeyExpires", "PassrelayCertificateExpires")
         assert _issue(watched, None) == certificate  # the new one, at the same path
-        _rotate(site, key.key_id)
+        watched.rotate_signing_key()
         _start_again(watched)
         password = watched.change()
         wait_for(lambda: site.directory.binds(NAME, password), what="the new key and certificate are taken")
@@ -128,19 +127,6 @@ def _short_lived(watched: Watched) -> Certificate:
 
 def _issue(watched: Watched, ends: datetime | None) -> Certificate:
     return watched.site.broker.ca.issue("renewed-consumer", common_name="consumer", not_after=ends)
-
-
-def _rotate(site: MonitoredSite, old: str) -> None:
-    """As docs/keys.md says."""
-    directory = site.enrolment.producer_keys(PRODUCER)
-    before = set(directory.glob("*.pub.json"))
-    there: tuple[str | Path, ...] = ("--directory", directory, "--role", "producer")
-    here: tuple[str | Path, ...] = ("--directory", site.enrolment.consumer_keys, "--role", "consumer")
-    site.passrelay("keys", "rotate", "signing", *there)
-    [new] = set(directory.glob("*.pub.json")) - before
-    site.passrelay("keys", "enroll", new, *here, "--yes")
-    site.passrelay("keys", "rotate", "signing", "--activate", *there, "--yes")
-    site.passrelay("keys", "enroll", directory / f"{old}.pub.json", *here, "--yes")
 
 
 def test_every_wait_is_divided() -> None:

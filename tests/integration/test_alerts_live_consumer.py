@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE
 
+from passrelay_consumer.journal import made_up_id
 from passrelay_schemas import filetime
 from tests.integration.test_watch import NAME, PRODUCER
 from tests.integration.watched import MonitoredSite, Watched, monitored
@@ -100,15 +101,18 @@ def test_a_thief_uses_a_key_that_was_revoked(watched: Watched) -> None:
     stolen = site.sender
     overheard = site.told()[0]
     forged = change(NAME, canary_password(), guid=uuid4(), kvno=10**6, changed_at=filetime.now())
+
+    def forge() -> None:
+        envelope = stolen.envelope(forged)
+        site.publish([envelope])
+        watched.sent.add(str(made_up_id(envelope)))  # nobody may put a record under another event's id
+
     with watched.prometheus.quiet():
-        _give_another_key(watched)
-        site.passrelay("keys", "revoke", stolen.signer.document.key_id, *_of(site.enrolment.consumer_keys), "--yes")
+        watched.rotate_signing_key()
+        site.passrelay("keys", "revoke", stolen.signer.document.key_id, *watched.at_consumers, "--yes")
         password = watched.change()
-        firing(
-            "PassrelayRevokedKeyUsed",
-            "PassrelayDeadLetters",
-            meanwhile=lambda: site.publish([stolen.envelope(forged)]),
-        )
+        firing("PassrelayRevokedKeyUsed", "PassrelayDeadLetters", meanwhile=forge)
+        watched.wait_until_all_ended()
         watched.dead("discard", "--reason", "revoked")
         firing()
         site.tell(overheard)
@@ -120,19 +124,6 @@ def _start_again(service: Service, ahead: timedelta) -> None:
     service.stop()
     set_clock(_clock(service), ahead)
     service.start()
-
-
-def _give_another_key(watched: Watched) -> None:
-    """As docs/runbooks/PassrelayRevokedKeyUsed.md says."""
-    directory = watched.site.enrolment.producer_keys(PRODUCER)
-    before = set(directory.glob("*.pub.json"))
-    watched.site.passrelay("keys", "init", "producer", PRODUCER, "--directory", directory, "--yes")
-    [new] = set(directory.glob("*.pub.json")) - before
-    watched.site.passrelay("keys", "enroll", new, *_of(watched.site.enrolment.consumer_keys), "--yes")
-
-
-def _of(directory: Path) -> tuple[str | Path, ...]:
-    return ("--directory", directory, "--role", "consumer")
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class Watched:
         }
         self.prometheus = Prometheus(site.folder / "prometheus", site.reservations, jobs)
         self._guids: dict[str, UUID] = {}
-        self._captured: set[str] = set()
+        self.sent: set[str] = set()
+        """The ids of all events."""
         self._kvno = 0
 
     @property
@@ -87,12 +88,28 @@ class Watched:
         }
         line = {"domain": DOMAIN, "account": account, "password": password, "kvno": self._kvno}
         [answer] = self.producer.send([{**line, "changed_at": filetime.now()}])
-        self._captured.add(answer["event_id"])
+        self.sent.add(answer["event_id"])
         return password
 
     def wait_until_all_ended(self) -> None:
-        """Every change has its outcome."""
-        wait_for(lambda: self._captured <= self.site.outcomes().keys(), what="every outcome", interval_seconds=0.5)
+        """Every event has its outcome."""
+        wait_for(lambda: self.sent <= self.site.outcomes().keys(), what="every outcome", interval_seconds=0.5)
+
+    def rotate_signing_key(self) -> None:
+        """As docs/keys.md says; what is left of the old one, retired, is carried to the consumers too."""
+        old, directory = self.site.sender.signer.document.key_id, self.site.enrolment.producer_keys(PRODUCER)
+        before = set(directory.glob("*.pub.json"))
+        there: tuple[str | Path, ...] = ("--directory", directory, "--role", "producer")
+        self.site.passrelay("keys", "rotate", "signing", *there)
+        [new] = set(directory.glob("*.pub.json")) - before
+        self.site.passrelay("keys", "enroll", new, *self.at_consumers, "--yes")
+        self.site.passrelay("keys", "rotate", "signing", "--activate", *there, "--yes")
+        self.site.passrelay("keys", "enroll", directory / f"{old}.pub.json", *self.at_consumers, "--yes")
+
+    @property
+    def at_consumers(self) -> tuple[str | Path, ...]:
+        """For `passrelay keys`: the directory that consumer and watcher read."""
+        return ("--directory", self.site.enrolment.consumer_keys, "--role", "consumer")
 
     def dead(self, *arguments: str) -> str:
         """What an operator does to dead letters."""
