@@ -55,11 +55,8 @@ mkdir -p "${to/://}"
 cp -rp -t "${to/://}" "${@:1:$#-1}"
 """
 # A domain controller is there before the page begins (Samba's wiki, "Setting up Samba as an Active Directory DC").
-# Seen with Samba 4.22: it does not end by SIGTERM here, and systemd would wait 90 s.
 CONTROLLER = """
 systemctl mask smbd nmbd winbind
-install -d /etc/systemd/system/samba-ad-dc.service.d
-printf '[Service]\\nTimeoutStopSec=5\\n' >/etc/systemd/system/samba-ad-dc.service.d/stop.conf
 apt-get install -y samba-ad-dc krb5-user
 rm /etc/samba/smb.conf
 samba-tool domain provision --realm=AD.EXAMPLE --domain=AD --server-role=dc --host-name=dc1 --host-ip=127.0.0.13

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab.machine_base import Base
@@ -21,14 +22,19 @@ _REBOOTS = 133
 """systemd-nspawn's exit code with --keep-unit when the machine wants to be booted again."""
 _BOOT_SECONDS = 300
 _STOP_SECONDS = 120
+_ANSWER_SECONDS = 30
+_CONTROL_GROUPS = tuple(Path("/sys/fs/cgroup", part) for part in ("", "unified", "systemd"))
+"""Where the kernel's trees may be mounted: one, or beside the older ones those that systemd itself uses."""
+# A control group for each machine: in a common one they would wait for, and end, each other's services.
 # The mounts are in a namespace of their own, so that the kernel undoes them however the machine ends. Nothing that is
 # written must survive the host's own crash: `volatile` spares the waiting for disks, and wants its mark removed.
-_MOUNTS = """
+_START = """
+for tree in $1; do mkdir -p "$tree"; echo $$ >"$tree/cgroup.procs"; done
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs tmpfs /run/systemd/nspawn
-rm -rf "$3/work/incompat"
-mount -t overlay overlay -o "volatile,lowerdir=$1,upperdir=$2,workdir=$3" "$4"
-shift 4
+rm -rf "$4/work/incompat"
+mount -t overlay overlay -o "volatile,lowerdir=$2,upperdir=$3,workdir=$4" "$5"
+shift 5
 exec "$@"
 """
 _ENVIRONMENT = {
@@ -97,8 +103,10 @@ class Machine:
         known = f"{folder.parent.name}-{name}".replace("_", "-").lower()
         where = [f"--directory={self.root}", f"--machine={known}", f"--network-namespace-path={wire.file}"]
         own = [f"--hostname={name}", "--link-journal=no", "--resolv-conf=off", "--timezone=off"]
+        self._groups = [tree / f"passrelay-{known}" for tree in _CONTROL_GROUPS if (tree / "cgroup.procs").exists()]
         layers = [str(base.system), str(self._upper), str(self._work), str(self.root)]
-        mount = ["unshare", "--mount", "--propagation=private", "--", "sh", "-ec", _MOUNTS, "sh", *layers]
+        mount = ["unshare", "--mount", "--propagation=private", "--", "sh", "-ec", _START, "sh"]
+        mount += [" ".join(str(group) for group in self._groups), *layers]
         self._process = Process(
             name,
             [*mount, *nspawn, *where, *own, *binds],
@@ -110,7 +118,13 @@ class Machine:
     def boot(self) -> None:
         """Switch it on and return when systemd has started everything."""
         self._process.start()
-        self._process.wait_until(self._is_up, what="booted", timeout_seconds=_BOOT_SECONDS)
+        try:
+            self._process.wait_until(self._is_up, what="booted", timeout_seconds=_BOOT_SECONDS)
+        except LabError as error:
+            if not self._process.running:
+                raise
+            jobs = self.run("systemctl list-jobs", check=False, timeout_seconds=_ANSWER_SECONDS)
+            raise LabError(f"{error}\n{jobs}") from error
 
     def reboot(self) -> None:
         """`systemctl reboot`, as an administrator does it."""
@@ -122,8 +136,21 @@ class Machine:
         self.boot()
 
     def close(self) -> None:
-        """Switch it off hard: every process of it ends with its first."""
+        """Switch it off hard. systemd-nspawn's own end would leave the machine running."""
+        for group in self._groups:
+            if (kill := group / "cgroup.kill").exists():
+                kill.write_text("1")
         self._process.kill()
+        wait_for(self._forgotten, what=f"{self.name}: its control groups are empty")
+
+    def _forgotten(self) -> bool:
+        for group in self._groups:
+            for path in sorted(group.rglob("*/"), reverse=True):
+                with suppress(OSError):
+                    path.rmdir()
+            with suppress(OSError):
+                group.rmdir()
+        return not any(group.exists() for group in self._groups)
 
     def run(self, script: str, *, stdin: str = "", check: bool = True, timeout_seconds: float = 600) -> str:
         """Bash commands in it, as root at its console; the first that fails ends them. Returns stdout."""
@@ -157,14 +184,18 @@ class Machine:
 
     @property
     def _init(self) -> int:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        if not children:
-            raise LabError(f"{self.name} does not run:\n{self._process.tail()}")
-        return int(children[-1])
+        """Its first process, as the host counts."""
+        listed = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in listed:
+            # The number in each of its namespaces, the innermost last (proc_pid_status(5)).
+            numbers = re.search(r"^NSpid:.*\t(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+            if numbers and numbers[1] == "1":
+                return int(pid)
+        raise LabError(f"{self.name} does not run:\n{self._process.tail()}")
 
     def _is_up(self) -> bool:
         try:
-            state = self.run("systemctl is-system-running", check=False).strip()
+            state = self.run("systemctl is-system-running", check=False, timeout_seconds=_ANSWER_SECONDS).strip()
         except (LabError, OSError):
             return False
         return state in {"running", "degraded"}
