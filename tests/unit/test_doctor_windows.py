@@ -1,0 +1,129 @@
+"""`passrelay doctor` on a Windows domain controller: each fault is one failed row with its repair, and told once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from passrelay_ops.check import Result, Row
+from passrelay_ops.doctor import windows
+from passrelay_ops.doctor.catalogue import CHECKS
+from passrelay_producer.windows import ACCOUNT, HOOK
+from passrelay_producer.windows.facts import (
+    Facts,
+    HookSettings,
+    HookStatus,
+    Role,
+    ServiceFacts,
+    ServiceState,
+    Waiting,
+)
+from passrelay_schemas.keys import KeyStatus, KeyUse, generate
+from passrelay_schemas.windows_acl import ADMINISTRATORS, SYSTEM, AccessList, Grant, virtual_account_sid
+from tests.unit.test_windows_plan import KEY, LOADED, OLD, SID
+
+FULL = 0x1F01FF
+CLOSED = AccessList(
+    Grant(ADMINISTRATORS, "Administrators", 0),
+    (
+        Grant(SYSTEM, "SYSTEM", FULL),
+        Grant(ADMINISTRATORS, "Administrators", FULL),
+        Grant(virtual_account_sid(), "service", 0x1200A9),
+    ),
+)
+RUNNING = ServiceFacts(ServiceState.RUNNING, ACCOUNT, "python", automatic=True, exit_code=0)
+GOOD = Facts(
+    Role.WRITABLE,
+    build=20348,
+    domain_sid=SID,
+    packages=("rassfm", "scecli", HOOK),
+    lsass=700,
+    settings=HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\records"),
+    status=LOADED,
+    dll=OLD,
+    service=RUNNING,
+    folder=CLOSED,
+)
+FOLDER_OPEN = replace(CLOSED, grants=(*(CLOSED.grants or ()), Grant("S-1-5-32-545", "BUILTIN\\Users", 0x2)))
+
+
+def _rows(facts: Facts, producer: str | None = "dc1") -> dict[str, Row]:
+    return {row.id: row for row in windows.rows("producer.toml", facts, producer=producer)}
+
+
+def test_a_good_controller_has_only_good_rows_and_says_which_dll_is_loaded() -> None:
+    rows = _rows(GOOD)
+    assert {row.result for row in rows.values()} == {Result.OK}
+    assert OLD.version in rows["windows.loaded"].detail
+    assert OLD.sha256 in rows["windows.loaded"].detail
+    assert set(rows) == set(windows.ids()) <= set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "detail"),
+    [
+        ("windows.role", {"role": Role.READ_ONLY}, "read-only"),
+        ("windows.ppl", {"protected": 1, "status": HookStatus()}, "hardened"),
+        ("windows.listed", {"packages": ("rassfm",)}, "has no passrelay-hook"),
+        ("windows.listed", {"dll": None}, "no such DLL"),
+        ("windows.settings", {"settings": None}, "missing"),
+        ("windows.settings", {"domain_sid": "S-1-5-21-9-9-9"}, "the domain's is S-1-5-21-9-9-9"),
+        ("windows.settings", {"settings": HookSettings(producer="dc2", domain_sid=SID)}, "Producer is dc2"),
+        ("windows.folder", {"folder": FOLDER_OPEN}, "BUILTIN\\Users"),
+        ("windows.folder", {"folder": None}, "missing"),
+        ("windows.loaded", {"status": HookStatus()}, "no change is captured"),
+        ("windows.loaded", {"lsass": 701}, "no change is captured"),
+        ("windows.loaded", {"status": HookStatus(state="refused", reason="curve")}, "refused to load: curve"),
+        ("windows.lost", {"status": replace(LOADED, lost=2, last_lost_rid=1105)}, "RID 1105"),
+        ("windows.lost", {"status": replace(LOADED, slots_left=250)}, "250 prepared ones"),
+        ("windows.service", {"service": None}, "no service"),
+        ("windows.service", {"service": replace(RUNNING, state=ServiceState.STOPPED, exit_code=2)}, "exit code 2"),
+        (
+            "windows.service",
+            {"service": replace(RUNNING, state=ServiceState.STOPPED, exit_code=1069)},
+            "may not log on",
+        ),
+        ("windows.service", {"service": replace(RUNNING, account="LocalSystem")}, "LocalSystem"),
+        ("windows.service", {"service": replace(RUNNING, automatic=False)}, "does not start with Windows"),
+        ("windows.records", {"waiting": Waiting(4, 601.0)}, "4 records wait, the oldest for 601 s"),
+        ("windows.records", {"waiting": Waiting(fault="[source.hook] folder: gone: look")}, "gone"),
+        ("windows.quarantine", {"waiting": Waiting(quarantined=1)}, "1 files are in quarantine"),
+    ],
+)
+def test_each_fault_is_one_failed_row_with_its_repair(check: str, changes: dict[str, Any], detail: str) -> None:
+    rows = _rows(replace(GOOD, **changes))
+    failed = [row for row in rows.values() if row.result is Result.FAIL]
+    assert [row.id for row in failed] == [check]
+    assert detail in failed[0].detail
+    assert failed[0].repair
+
+
+def test_a_service_that_may_not_log_on_gets_the_policy_as_its_repair() -> None:
+    row = _rows(replace(GOOD, service=replace(RUNNING, state=ServiceState.STOPPED, exit_code=1069)))["windows.service"]
+    assert "NT SERVICE\\ALL SERVICES" in row.repair
+
+
+def test_records_that_just_came_are_no_fault_and_a_stopped_service_explains_old_ones() -> None:
+    assert _rows(replace(GOOD, waiting=Waiting(4, 5.0)))["windows.records"].result is Result.OK
+    stopped = replace(RUNNING, state=ServiceState.STOPPED)
+    rows = _rows(replace(GOOD, waiting=Waiting(4, 9999.0), service=stopped))
+    assert rows["windows.records"].result is Result.UNKNOWN
+    assert "windows.service failed" in rows["windows.records"].detail
+
+
+def test_a_hardened_lsass_that_has_loaded_the_hook_is_good() -> None:
+    assert _rows(replace(GOOD, protected=2))["windows.ppl"].result is Result.OK
+
+
+def test_passsync_beside_it_is_said() -> None:
+    assert "PassSync" in _rows(replace(GOOD, packages=(*GOOD.packages, "passhook")))["windows.listed"].detail
+
+
+def test_an_operators_host_needs_the_hook_key_when_a_producer_on_windows_speaks() -> None:
+    active, _ = generate(KeyUse.HOOK)
+    assert windows.hook_key("keys", [], []).result is Result.OK
+    assert windows.hook_key("keys", ["dc1"], [active]).result is Result.OK
+    assert windows.hook_key("keys", ["dc1"], []).result is Result.FAIL
+    assert windows.hook_key("keys", ["dc1"], [active.with_status(KeyStatus.RETIRED)]).result is Result.FAIL

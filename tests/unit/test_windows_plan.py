@@ -1,0 +1,220 @@
+"""What installing and removing would do on a Windows controller, and when they refuse: decided from facts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from passrelay_producer.windows import ACCOUNT, HOOK, plan, service_command, virtual_account_sid
+from passrelay_producer.windows.facts import (
+    DllFile,
+    Facts,
+    HookSettings,
+    HookStatus,
+    Role,
+    ServiceFacts,
+    ServiceState,
+    Waiting,
+)
+from passrelay_producer.windows.plan import Plan, Wanted
+from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate
+from passrelay_schemas.settings import ProducerSettings
+from passrelay_schemas.windows_acl import ADMINISTRATORS, SYSTEM, AccessList, Grant
+
+SID = "S-1-5-21-1-2-3"
+OTHERS = ("rassfm", "scecli", "passhook")
+OLD = DllFile(Path("C:/Windows/System32/passrelay-hook.dll"), "0.1.0", "a" * 64)
+NEW = DllFile(Path("C:/Program Files/passrelay/passrelay-hook.dll"), "0.2.0", "b" * 64)
+KEY: KeyDocument = generate(KeyUse.HOOK)[0]
+CONFIG = Path("C:/ProgramData/passrelay/producer.toml")
+FRESH = Facts(Role.WRITABLE, build=20348, domain_sid=SID, packages=OTHERS, lsass=700)
+SETTINGS = HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\ProgramData\\passrelay\\records")
+LOADED = HookStatus(state="loaded", version="0.1.0", process_id=700)
+
+
+class Hands:
+    """Notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.acts: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.acts.append((name, *arguments))
+
+
+def _settings(folder: str = "C:\\ProgramData\\passrelay\\records", sid: str = SID) -> ProducerSettings:
+    return ProducerSettings.model_validate(
+        {
+            "broker": {"url": "amqp://127.0.0.1/%2F"},
+            "keys": {"directory": "C:/ProgramData/passrelay/keys"},
+            "spool": {"path": "C:/ProgramData/passrelay/spool/spool.sqlite"},
+            "domain": [{"name": "lab.example", "sid": sid}],
+            "source": {
+                "hook": {
+                    "folder": folder,
+                    "controller": "ldaps://dc1.lab.example",
+                    "ca_file": "ca.pem",
+                    "bind_user": "lookup@lab.example",
+                    "password_file": "lookup-password",
+                }
+            },
+        }
+    )
+
+
+def _wanted(**changes: Any) -> Wanted:
+    wanted = Wanted(
+        config=CONFIG,
+        settings=_settings(),
+        producer="dc1",
+        hook_key=KEY,
+        dll=NEW,
+        python=Path("C:/Program Files/passrelay/python.exe"),
+        trusted=frozenset({SYSTEM, ADMINISTRATORS, virtual_account_sid()}),
+    )
+    return replace(wanted, **changes)
+
+
+def _installed(**changes: Any) -> Facts:
+    from pathlib import PureWindowsPath
+
+    wanted = _wanted()
+    command = service_command(PureWindowsPath(wanted.python), PureWindowsPath(wanted.config))
+    service = ServiceFacts(ServiceState.RUNNING, ACCOUNT, command, automatic=True, exit_code=0)
+    facts = replace(FRESH, packages=(*OTHERS, HOOK), settings=SETTINGS, dll=NEW, service=service)
+    return replace(facts, status=replace(LOADED, version="0.2.0"), **changes)
+
+
+def _acts(chosen: Plan) -> list[tuple[Any, ...]]:
+    assert not chosen.refused
+    hands = Hands()
+    for step in chosen.steps:
+        step.act(hands)
+    return hands.acts
+
+
+def test_everything_is_set_up_in_an_order_in_which_nothing_is_open_or_half_there() -> None:
+    acts = _acts(plan.install(FRESH, _wanted()))
+    names = [act[0] for act in acts]
+    assert names == [
+        *["make_folder"] * 6, "write_settings", "place_dll", "write_packages", *["register_source"] * 2,
+        "make_service", "start_service",
+    ]  # fmt: skip
+    assert acts[0][1] == CONFIG.parent, "the folder above all others is closed first"
+    assert ("write_packages", [*OTHERS, "passrelay-hook"]) in acts
+    assert ("place_dll", NEW.path) in acts
+    settings = next(act[1] for act in acts if act[0] == "write_settings")
+    assert settings == SETTINGS
+
+
+def test_before_there_is_a_configuration_only_folders_are_made() -> None:
+    for missing in ({"settings": None}, {"producer": None}):
+        chosen = plan.install(FRESH, _wanted(**missing, hook_key=None))
+        assert {act[0] for act in _acts(chosen)} == {"make_folder"}
+        assert "run this again" in chosen.after[0]
+
+
+def test_the_second_time_list_registry_and_dll_are_left_alone() -> None:
+    chosen = plan.install(_installed(), _wanted(hook_key=None))
+    assert {act[0] for act in _acts(chosen)} == {"make_folder", "register_source", "make_service", "start_service"}
+    assert chosen.after == []
+
+
+def test_a_new_key_and_a_new_dll() -> None:
+    key = generate(KeyUse.HOOK)[0]
+    facts = _installed(dll=OLD)
+    facts = replace(facts, status=LOADED)
+    chosen = plan.install(facts, _wanted(hook_key=key))
+    acts = _acts(chosen)
+    assert next(act[1] for act in acts if act[0] == "write_settings").recipient_key_id == key.key_id
+    assert ("place_dll", NEW.path) in acts
+    assert "LSASS goes on with 0.1.0" in chosen.after[0]
+
+
+def test_the_loaded_dll_is_the_one_that_was_moved_aside() -> None:
+    facts = replace(_installed(), status=LOADED, replaced=OLD)
+    assert facts.loaded_dll == OLD
+    assert "LSASS goes on with 0.1.0" in plan.install(facts, _wanted()).after[0]
+    # What an earlier LSASS said is not about this one.
+    assert replace(facts, lsass=701).loaded_dll is None
+
+
+USERS_WRITE = AccessList(
+    Grant(ADMINISTRATORS, "Administrators", 0), (Grant("S-1-5-32-545", "BUILTIN\\Users", 0x1301BF),)
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "why"),
+    [
+        ({"role": Role.NONE}, {}, "no domain controller"),
+        ({"role": Role.READ_ONLY}, {}, "read-only domain controller"),
+        ({"build": 9600}, {}, "Server 2016"),
+        ({"wide": False}, {}, "32-bit"),
+        ({"elevated": False}, {}, "no administrator"),
+        ({"protected": 1}, {}, "only DLLs that Microsoft has signed"),
+        ({"protected": 2}, {}, "only DLLs that Microsoft has signed"),
+        ({"program": USERS_WRITE}, {}, "can be written by BUILTIN\\Users"),
+        ({}, {"in_environment": True}, "virtual environment"),
+        ({}, {"dll": None}, "passrelay-hook.dll is missing"),
+        ({}, {"hook_key": None}, "no hook key yet"),
+        ({}, {"hook_key": generate(KeyUse.RECIPIENT)[0]}, "name the active hook key's document"),
+        ({}, {"hook_key": KEY.with_status(KeyStatus.NEXT)}, "name the active hook key's document"),
+        ({}, {"settings": _settings(folder="\\\\server\\share\\records")}, "a folder on a local disk"),
+        ({}, {"settings": _settings(folder="C:\\" + "x" * 200)}, "at most 179 characters"),
+        ({}, {"settings": _settings(sid="S-1-5-21-9-9-9")}, "this controller's domain is"),
+        ({"domain_sid": ""}, {}, "does not tell the domain's SID"),
+    ],
+)
+def test_it_refuses_and_says_why(facts: dict[str, Any], wanted: dict[str, Any], why: str) -> None:
+    chosen = plan.install(replace(FRESH, **facts), _wanted(**wanted))
+    assert any(why in reason for reason in chosen.refused), chosen.refused
+    assert not chosen.steps
+
+
+def test_a_hardened_controller_takes_a_dll_that_microsoft_has_signed() -> None:
+    assert _acts(plan.install(replace(FRESH, protected=1), _wanted(signed_by_microsoft=True)))
+
+
+def _remove(facts: Facts, *, queued: int = 0, with_data: bool = False) -> Plan:
+    return plan.remove(facts, folders=[CONFIG.parent], queued=queued, with_data=with_data)
+
+
+def test_removing_leaves_what_a_loaded_hook_still_needs() -> None:
+    chosen = _remove(_installed(waiting=Waiting(3, 5.0)), queued=2)
+    acts = _acts(chosen)
+    assert [act[0] for act in acts] == ["remove_service", "write_packages", "remove_dll"]
+    assert acts[1] == ("write_packages", list(OTHERS))
+    assert "run this again afterwards" in chosen.after[0]
+    assert "3 records wait" in chosen.after[1]
+    assert "2 events wait" in chosen.after[1]
+
+
+def test_after_the_restart_the_rest_goes_and_data_only_when_asked() -> None:
+    facts = replace(FRESH, settings=SETTINGS)
+    assert [act[0] for act in _acts(_remove(facts))] == ["remove_source", "remove_source", "remove_settings"]
+    assert _acts(_remove(facts, with_data=True))[-1] == ("remove_tree", CONFIG.parent)
+
+
+@pytest.mark.parametrize(
+    ("facts", "queued"),
+    [
+        (_installed(), 0),
+        (replace(FRESH, waiting=Waiting(1, 1.0)), 0),
+        (replace(FRESH, waiting=Waiting(quarantined=1)), 0),
+        (replace(FRESH, waiting=Waiting(fault="cannot be read")), 0),
+        (FRESH, 1),
+    ],
+)
+def test_data_is_never_removed_while_a_password_waits_in_it(facts: Facts, queued: int) -> None:
+    chosen = _remove(facts, queued=queued, with_data=True)
+    assert "--remove-data" in chosen.refused[0]
+    assert not chosen.steps
+
+
+def test_removing_what_was_never_there_does_nothing() -> None:
+    acts = _acts(_remove(FRESH))
+    assert {act[0] for act in acts} <= {"remove_source"}
