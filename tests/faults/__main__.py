@@ -6,6 +6,7 @@ Exit code 1 when anything was lost, stale, readable or silent; the document says
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections import Counter
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from passrelay_ops.report import Report
+from tests.faults.mounts import keep_mounts_private
 from tests.faults.plan import Kind, draw
 from tests.faults.sabotage import PROTECTIONS
 from tests.faults.site import Site
@@ -37,7 +39,9 @@ def main(
     if without and without not in PROTECTIONS:
         raise typer.BadParameter(f"--without: one of {', '.join(PROTECTIONS)}")
     chosen = _kinds(kinds)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a clean end, exit code 130
     with Report("faults", as_json=as_json) as report:
+        keep_mounts_private()
         plan = draw(seed, seconds=None if faults is not None else minutes * 60, count=faults, kinds=chosen, nodes=nodes)
         seconds = plan.ends_at + 5 if faults is not None else minutes * 60
         began = time.monotonic()
