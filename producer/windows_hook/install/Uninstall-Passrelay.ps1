@@ -1,0 +1,58 @@
+<#
+.SYNOPSIS
+Takes passrelay away from this Windows domain controller. Keys, spool and records stay unless -RemoveData.
+
+.DESCRIPTION
+Calls `passrelay producer windows remove`. LSASS keeps the hook until the controller restarts: run this once before and once
+after the restart. It says what still waits; -RemoveData is refused as long as anything does. -WhatIf changes nothing.
+
+Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 something is unavailable, 4 refused for safety.
+#>
+[CmdletBinding(SupportsShouldProcess, ConfirmImpact = 'High')]
+param(
+    # The folder with python.exe and passrelay.
+    [string] $Program = (Join-Path $env:ProgramFiles 'passrelay'),
+
+    # The producer's configuration.
+    [string] $Config = (Join-Path $env:ProgramData 'passrelay\producer.toml'),
+
+    # Also keys, spool, records and log.
+    [switch] $RemoveData,
+
+    # Asks nothing and writes one JSON document: for many controllers.
+    [switch] $Silent
+)
+
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+
+function Exit-Refused([int] $Code, [string] $Why) {
+    [Console]::Error.WriteLine("passrelay: $Why")
+    exit $Code
+}
+
+$principal = [Security.Principal.WindowsPrincipal]::new([Security.Principal.WindowsIdentity]::GetCurrent())
+if (-not $principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)) {
+    Exit-Refused 4 'start PowerShell as administrator'
+}
+if (-not [Environment]::Is64BitProcess) {
+    Exit-Refused 4 'this PowerShell is a 32-bit one: start the 64-bit one'
+}
+$python = Join-Path $Program 'python.exe'
+if (-not (Test-Path -LiteralPath $python -PathType Leaf)) {
+    Exit-Refused 2 "$python is missing: name the program's folder with -Program"
+}
+
+$arguments = @('-I', '-m', 'passrelay_ops', 'producer', 'windows', 'remove', '--config', $Config)
+if ($RemoveData) { $arguments += '--remove-data' }
+if ($Silent) { $arguments += '--json' }
+
+if (-not $Silent -or $WhatIfPreference) {
+    # The plan; without --yes nothing is done.
+    & $python @arguments
+    if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }
+}
+if ($Silent -or $PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {
+    & $python @arguments --yes
+}
+exit $LASTEXITCODE

@@ -1,0 +1,102 @@
+"""The PowerShell scripts: no PowerShell runs here, so they are parsed, and hold as little as they can.
+
+What decides is Python and runs in test_installer.py. Here: no syntax error, strict, and only options that exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from passrelay_ops.cli import app
+
+tree_sitter = pytest.importorskip("tree_sitter")
+powershell = pytest.importorskip("tree_sitter_powershell")
+
+FOLDER = Path(__file__).resolve().parents[2] / "producer" / "windows_hook" / "install"
+SCRIPTS = sorted(FOLDER.glob("*.ps1"))
+CHANGING = [script for script in SCRIPTS if not script.name.startswith("Get-")]
+_CALL = re.compile(r"'producer', 'windows', '(\w+)'|producer windows (\w+) --")
+
+
+def _tree(text: str) -> Any:
+    parser = tree_sitter.Parser(tree_sitter.Language(powershell.language()))
+    return parser.parse(text.encode()).root_node
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
+
+
+def _commands(text: str) -> set[str]:
+    return {node.text.decode().lower() for node in _nodes(_tree(text)) if node.type == "command_name"}
+
+
+def test_there_are_three() -> None:
+    assert [script.stem for script in SCRIPTS] == ["Get-PassrelayStatus", "Install-Passrelay", "Uninstall-Passrelay"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_it_parses(script: Path) -> None:
+    root = _tree(script.read_text())
+    assert [(node.type, node.start_point) for node in _nodes(root) if node.type == "ERROR" or node.is_missing] == []
+    assert not root.has_error
+
+
+def test_the_parser_would_tell() -> None:
+    assert _tree(SCRIPTS[0].read_text().replace("else {", "else", 1)).has_error
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_it_is_strict_and_plain_ascii(script: Path) -> None:
+    # Windows PowerShell reads a file without a byte order mark in the machine's code page.
+    assert script.read_bytes().isascii()
+    lines = [line.strip() for line in script.read_text().splitlines()]
+    strict, stop = lines.index("Set-StrictMode -Version Latest"), lines.index("$ErrorActionPreference = 'Stop'")
+    before = lines[lines.index(")") + 1 : strict]
+    assert before == [""], "nothing runs before it is strict"
+    assert stop == strict + 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_registry_services_and_files_are_left_to_the_program(script: Path) -> None:
+    own = {"exit-refused"}
+    allowed = {"join-path", "test-path", "set-strictmode", "invoke-command", "select-object", "convertfrom-json"}
+    assert _commands(script.read_text()) - own <= allowed | {"foreach-object"}
+
+
+def test_the_check_above_would_see_a_registry_write() -> None:
+    text = SCRIPTS[1].read_text() + "\nSet-ItemProperty HKLM:\\x -Name 'Notification Packages' -Value @('a')\n"
+    assert "set-itemproperty" in _commands(text)
+
+
+@pytest.mark.parametrize("script", CHANGING, ids=lambda script: script.stem)
+def test_whatif_and_the_plan_never_carry_anything_out(script: Path) -> None:
+    text = script.read_text()
+    assert "SupportsShouldProcess" in text
+    acts = [line for line in text.splitlines() if "--yes" in line and "&" in line]
+    assert acts == ["    & $python @arguments --yes"]
+    before = text[: text.index(acts[0])].splitlines()[-1]
+    assert before == "if ($Silent -or $PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {"
+    assert "if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }" in text
+    assert text.rstrip().endswith("exit $LASTEXITCODE")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_option_that_is_handed_on_exists(script: Path) -> None:
+    text = script.read_text()
+    code = text[text.index("Set-StrictMode") :]
+    found = _CALL.search(code)
+    assert found is not None
+    said = CliRunner().invoke(app, ["producer", "windows", found[1] or found[2], "--help"], env={"COLUMNS": "200"})
+    assert said.exit_code == 0
+    options = set(re.findall(r"--[a-z][a-z-]+", code))
+    assert options
+    assert options <= set(re.findall(r"--[a-z][a-z-]+", said.stdout))
