@@ -21,7 +21,7 @@ from passrelay_schemas import record as records
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError
 from passrelay_schemas.event_id import captured_at
-from passrelay_schemas.filetime import rfc3339
+from passrelay_schemas.filetime import later, rfc3339
 from passrelay_schemas.message import Counters
 from passrelay_schemas.record import Record
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
@@ -87,7 +87,7 @@ class Letter:
     @property
     def expires_at(self) -> datetime:
         """When the stream drops it, and the sealed password with it."""
-        return self.last_failed_at + KEPT
+        return later(self.last_failed_at, KEPT)
 
     def expires_soon(self, now: datetime) -> bool:
         """It waits for a person and will be gone in less than NEAR."""

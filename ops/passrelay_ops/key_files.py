@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from passrelay_schemas.errors import ConfigurationError, KeyFileError, SafetyError
-from passrelay_schemas.filetime import rfc3339
+from passrelay_schemas.filetime import later, rfc3339
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import (
     KeyDocument,
@@ -157,7 +157,7 @@ def describe(directory: Path, document: KeyDocument) -> dict[str, Any]:
     private_here = has_private(directory, document.key_id)
     since, kept_until = document.status_since, None
     if document.status is KeyStatus.RETIRED and document.use is not KeyUse.SIGNING and private_here and since:
-        kept_until = rfc3339(since + KEPT)
+        kept_until = rfc3339(later(since, KEPT))
     return {
         "key_id": document.key_id,
         "use": document.use.value,

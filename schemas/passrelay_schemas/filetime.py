@@ -36,6 +36,14 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def later(moment: datetime, by: timedelta) -> datetime:
+    """`moment` and so much more, or the end of the year 9999: what others have written may name any time."""
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def utc_now() -> datetime:
     """The current time, aware."""
     return datetime.now(UTC)
