@@ -1,4 +1,4 @@
-"""A mount namespace of our own (mount_namespaces(7)): however this process ends, no small disk of it is left mounted."""
+"""A mount namespace of our own (mount_namespaces(7)): however this process ends, no disk of it is left mounted."""
 
 from __future__ import annotations
 
