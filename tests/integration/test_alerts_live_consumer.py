@@ -109,7 +109,9 @@ def test_a_thief_uses_a_key_that_was_revoked(watched: Watched) -> None:
 
     with watched.prometheus.quiet():
         watched.rotate_signing_key()
+        read = {service: len(service.lines("keyring_read")) for service in (watched.consumer, watched.watcher)}
         site.passrelay("keys", "revoke", stolen.signer.document.key_id, *watched.at_consumers, "--yes")
+        wait_for(lambda: all(len(each.lines("keyring_read")) > read[each] for each in read), what="it is known")
         password = watched.change()
         firing("PassrelayRevokedKeyUsed", "PassrelayDeadLetters", meanwhile=forge)
         watched.wait_until_all_ended()
