@@ -233,6 +233,19 @@ def test_a_producer_whose_key_is_not_enrolled_yet_is_only_a_hint(check: Callable
     assert "dc2" in document["hints"][0]["detail"]
 
 
+def test_a_hook_key_without_its_private_file_is_a_hint_on_a_consumer(
+    check: Callable[..., Result], tmp_path: Path
+) -> None:
+    document, private = generate(KeyUse.HOOK)
+    write_public(tmp_path / "keys", document)
+    result = check("consumer", lambda _: None, "--json")
+    assert result.exit_code == 0
+    (hint,) = json.loads(result.stdout)["hints"]
+    assert f"hook key {document.key_id} is enrolled without its private file" in hint["detail"]
+    write_private(tmp_path / "keys", document, private)
+    assert json.loads(check("consumer", lambda _: None, "--json").stdout)["hints"] == []
+
+
 def test_an_epoch_without_its_beginning_is_a_hint(check: Callable[..., Result]) -> None:
     raised: Document = {"epoch": 1}
     result = check("consumer", lambda file: file["domain"][0].update(raised), "--json")

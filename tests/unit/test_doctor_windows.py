@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from passrelay_ops.check import Result, Row
+from passrelay_ops.cli import app
 from passrelay_ops.doctor import windows
 from passrelay_ops.doctor.catalogue import CHECKS
+from passrelay_ops.doctor.examination import Examination
 from passrelay_producer.windows import ACCOUNT, HOOK
 from passrelay_producer.windows.facts import (
     Facts,
@@ -22,7 +28,7 @@ from passrelay_producer.windows.facts import (
 )
 from passrelay_schemas.keys import KeyStatus, KeyUse, generate
 from passrelay_schemas.windows_acl import ADMINISTRATORS, SYSTEM, AccessList, Grant, virtual_account_sid
-from tests.unit.test_windows_plan import KEY, LOADED, OLD, SID
+from tests.unit.test_windows_plan import KEY, LOADED, OLD, SID, _settings
 
 FULL = 0x1F01FF
 CLOSED = AccessList(
@@ -127,3 +133,22 @@ def test_an_operators_host_needs_the_hook_key_when_a_producer_on_windows_speaks(
     assert windows.hook_key("keys", ["dc1"], [active]).result is Result.OK
     assert windows.hook_key("keys", ["dc1"], []).result is Result.FAIL
     assert windows.hook_key("keys", ["dc1"], [active.with_status(KeyStatus.RETIRED)]).result is Result.FAIL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is said elsewhere")
+@pytest.mark.parametrize("command", ["install", "remove", "status"])
+def test_the_commands_say_that_this_is_not_windows(command: str, tmp_path: Path) -> None:
+    said = CliRunner().invoke(
+        app, ["producer", "windows", command, "--config", str(tmp_path / "producer.toml"), "--json"]
+    )
+    assert said.exit_code == 2
+    assert "this is not Windows" in json.loads(said.stdout.splitlines()[-1])["failures"][0]["detail"]
+
+
+def test_a_hook_producers_file_on_another_system_leaves_windows_checks_unknown() -> None:
+    examination = Examination([], None, lambda _: None)
+    hook = _settings().source.hook
+    assert hook is not None
+    examination._windows("producer.toml", hook, None)
+    assert [row.id for row in examination.rows] == list(windows.ids())
+    assert {row.result for row in examination.rows} == {Result.UNKNOWN}
