@@ -38,8 +38,7 @@ def repeated(site: Site, dice: random.Random) -> Iterator[None]:
 
 def recent(site: Site) -> list[bytes]:
     """The last envelopes in the journal."""
-    with site.connected() as connection:
-        return _envelopes(connection)
+    return site.ask(_envelopes)
 
 
 def _envelopes(connection: BlockingConnection) -> list[bytes]:

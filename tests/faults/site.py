@@ -8,12 +8,13 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pika
 from ldap3.core.exceptions import LDAPException
@@ -47,6 +48,9 @@ _MOST_DESCRIPTORS = 240
 _READER = "auditor"
 _OPS = "ops"
 _THREADS = 12
+_PATIENCE_SECONDS = 60
+
+Answer = TypeVar("Answer")
 
 
 class SmallDirectory(Directory):
@@ -311,13 +315,28 @@ class Site(Relay):
         except (AMQPError, OSError, UnavailableError, IndexError) as error:
             raise LabError(f"broker: {type(error).__name__}: {error}") from error
 
-    def publish_raw(self, bodies: Iterable[bytes]) -> None:
+    def ask(self, question: Callable[[BlockingConnection], Answer]) -> Answer:
+        """Ask the broker, again for a minute: after a restart its streams answer later than its port."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                with self.connected() as connection:
+                    return question(connection)
+            except LabError:
+                if time.monotonic() > deadline:
+                    raise
+                self.pause(1)
+
+    def publish_raw(self, bodies: list[bytes]) -> None:
         """As somebody with a producer's login would; confirmed."""
-        with self.connected() as connection:
+
+        def publish(connection: BlockingConnection) -> None:
             channel = connection.channel()
             channel.confirm_delivery()
             for raw in bodies:
                 channel.basic_publish(topology.EVENTS, "", raw, pika.BasicProperties(delivery_mode=2), mandatory=True)
+
+        self.ask(publish)
 
     def add_users(self, names: list[str]) -> None:
         """At whichever directory takes them."""
