@@ -56,7 +56,7 @@ def test_the_service_can_take_records_and_make_none() -> None:
     # The masks of the SDDL of the hook's folder.
     sddl = windows.only_taken_from(OWN)
     assert f"(A;;0x1200a9;;;{OWN})" in sddl
-    assert f"(A;OIIO;0x130089;;;{OWN})" in sddl
+    assert f"(A;OICIIO;0x130089;;;{OWN})" in sddl
     for mask in (READ_EXECUTE, READ_DELETE):
         assert not mask & 0x2, "FILE_ADD_FILE"
     assert strangers(_list(Grant(OWN, "service", READ_EXECUTE)), CREATE, {SYSTEM, ADMINISTRATORS}) == []

@@ -41,7 +41,8 @@ def own(account: str) -> str:
 
 def only_taken_from(account: str) -> str:
     """SDDL of the hook's folder: `account` lists it, reads files and deletes them, but can make none."""
-    return f"{_SYSTEM_AND_ADMINISTRATORS}(A;;{_LOOK};;;{account})(A;OIIO;{_TAKE};;;{account})"
+    # Inherited through the folder `slots` too: a file that is renamed out of it keeps the list that it got there.
+    return f"{_SYSTEM_AND_ADMINISTRATORS}(A;;{_LOOK};;;{account})(A;OICIIO;{_TAKE};;;{account})"
 
 
 def settings_access(account: str) -> str:

@@ -16,6 +16,11 @@ from passrelay_producer.windows.facts import ServiceFacts, ServiceState
 from passrelay_producer.windows.service import END_MS, START_MS
 from passrelay_schemas.errors import UnavailableError
 
+LOGON_REPAIR = (
+    "let NT SERVICE\\ALL SERVICES `Log on as a service` in the policy that sets it for domain controllers "
+    "(Default Domain Controllers Policy, User Rights Assignment)"
+)
+_REPAIRS = {1069: LOGON_REPAIR, 1072: "close every window that shows services, and run this again"}
 DISPLAY_NAME = "passrelay producer"
 DESCRIPTION = "Takes sealed password changes from this domain controller and sends them to Red Hat IdM, over RabbitMQ."
 RESTART_MS = (5_000, 60_000, 60_000)
@@ -27,10 +32,6 @@ _OWN_PROCESS, _AUTOMATIC, _NORMAL_ERROR = 0x10, 2, 1
 _NO_TAG = False
 """No load order group, and so no number in one."""
 _SERVICE_SPECIFIC, _NEVER_STARTED = 1066, 1077
-LOGON_REPAIR = (
-    "let NT SERVICE\\ALL SERVICES `Log on as a service` in the policy that sets it for domain controllers "
-    "(Default Domain Controllers Policy, User Rights Assignment)"
-)
 
 
 def look() -> ServiceFacts | None:
@@ -213,6 +214,5 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _unavailable(what: str, error: Any) -> UnavailableError:
-    logon = 1069
-    repair = LOGON_REPAIR if error.winerror == logon else "run this as an administrator"
+    repair = _REPAIRS.get(error.winerror, "run this as an administrator")
     return UnavailableError(f"service {SERVICE}: cannot be {what} ({error.strerror}): {repair}")
