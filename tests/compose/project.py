@@ -51,7 +51,9 @@ class Project:
     def build(self) -> None:
         """Build the images: pip fetches wheels here, as this environment is set up; apt works in the build."""
         _fetch_wheels(self.folder / "wheelhouse")
-        self.compose("build", "--parallel")
+        # One after the other: each service would build the one image anew.
+        self.compose("build", "files")
+        self.compose("build", "--parallel", *_BUILT_FROM_DEBIAN)
 
     def up(self, *arguments: str) -> None:
         """`up -d` with the demo."""

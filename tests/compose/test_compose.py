@@ -12,7 +12,7 @@ import pytest
 from tests.compose.engine import Engine
 from tests.compose.project import ROOT, Project, health, state
 from tests.lab.folder import CANARY, canary_password, find_canary
-from tests.lab.process import wait_for
+from tests.lab.process import LabError, wait_for
 
 SERVICES = ("broker", "consumer", "watch", "producer", "samba", "directory", "prometheus")
 ONCE = ("files", "demo-files", "demo-setup", "demo-producer")
@@ -177,8 +177,8 @@ def test_the_demo_leaves_an_administrators_files_alone(project: Project, engine:
     product = f"{project.folder / 'ops'}:/product:ro"
     run = ["run", "--rm", "--network", "none", "--user", "0:0", "--volume", product, "--volume", f"{tmp_path}:/files"]
     script = ["--entrypoint", "python", "passrelay:local", "/product/compose/demo/files.py", "/product", "/files"]
-    done = engine.docker(*run, *script, check=False)
-    assert "hold files that are not the demo's" in done
+    with pytest.raises(LabError, match="exit 4\n.* hold files that are not the demo's"):
+        engine.docker(*run, *script)
     assert [path.name for path in tmp_path.rglob("*")] == ["consumer", "consumer.toml"]
     assert mine.read_text() == "mine"
     assert health(project.containers("consumer")[0]) == "healthy"
