@@ -177,7 +177,7 @@ def test_the_demo_leaves_an_administrators_files_alone(project: Project, engine:
     product = f"{project.folder / 'ops'}:/product:ro"
     run = ["run", "--rm", "--network", "none", "--user", "0:0", "--volume", product, "--volume", f"{tmp_path}:/files"]
     script = ["--entrypoint", "python", "passrelay:local", "/product/compose/demo/files.py", "/product", "/files"]
-    with pytest.raises(LabError, match="exit 4\n.* hold files that are not the demo's"):
+    with pytest.raises(LabError, match=r"exit 4\n.* hold files that are not the demo's"):
         engine.docker(*run, *script)
     assert [path.name for path in tmp_path.rglob("*")] == ["consumer", "consumer.toml"]
     assert mine.read_text() == "mine"
