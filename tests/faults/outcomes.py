@@ -43,6 +43,15 @@ class Outcomes:
         found = self.final(event_id)
         return bool(found) and all(each.verdict is Verdict.DEAD for each in found)
 
+    def contradicts_itself(self, event_id: str, *, repaired: frozenset[str]) -> bool:
+        """It is dead for a reason that no repair of ours mends, and it is not dead.
+
+        One outcome it may have several times: applied, and a duplicate or superseded where a copy came again.
+        """
+        found = self.final(event_id)
+        dead = [each for each in found if each.verdict is Verdict.DEAD and each.reason not in repaired]
+        return bool(dead) and len(dead) < len(found)
+
     def unsettled(self) -> list[str]:
         """Events that were written, and whose settle copy has not said yet that it has done its work."""
         return [event_id for event_id, records in self.records.items() if _is_unsettled(records)]

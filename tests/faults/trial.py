@@ -263,6 +263,11 @@ class Trial:
         found += [Finding("undecided", event_id, "no outcome") for event_id in self._outcomes.undecided(captured)]
         found += [Finding("undecided", event_id, "never settled") for event_id in self._outcomes.unsettled()]
         found += [Finding("refused", name, each) for name, source in site.sources.items() for each in source.refused]
+        found += [
+            Finding("contradiction", event_id, "given up for a reason of its own, and yet it has another outcome")
+            for event_id in captured
+            if self._outcomes.contradicts_itself(event_id, repaired=_OURS)
+        ]
         found += judge.directories(site, everybody, binds=self._binds, dice=random.Random(self._plan.seed))
         found += judge.audit(site)
         letters = self._letters()
@@ -281,7 +286,12 @@ class Trial:
             "users": len(everybody),
             "outcomes": self._outcomes.counts(),
             "letters": dict(Counter(row["reason"] for row in letters)),
-            "searched": {"files": files, "bytes": size, "captured_bytes": self._wire.bytes},
+            "searched": {
+                "files": files,
+                "bytes": size,
+                "captured_bytes": self._wire.bytes,
+                "dropped_packets": self._wire.dropped,
+            },
             "quiet_after_seconds": round(self._now),
         }
         first = {finding.check: finding for finding in reversed(found)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Iterable
@@ -42,6 +43,12 @@ class Wire:
         self._process.stop()
         if self._thread.ident:
             self._thread.join(60)
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the kernel could not hand over in time, which nobody has searched; after `stop`."""
+        found = re.search(r"(\d+) packets dropped by kernel", self._process.tail())
+        return int(found[1]) if found else 0
 
     def _search(self) -> None:
         child = self._process.child
