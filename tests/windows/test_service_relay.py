@@ -1,0 +1,99 @@
+"""From LSASS's call to a working password through the Windows service: DLL, service and service manager under wine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from passrelay_schemas.keys import write_public
+from tests.lab.broker import Broker
+from tests.lab.directory import Directory
+from tests.lab.folder import find_canary
+from tests.lab.process import MissingServerError, wait_for
+from tests.lab.relay import Relay
+from tests.lab.samba import DomainController
+from tests.windows.harness import Harness
+from tests.windows.hook_build import Built
+from tests.windows.records import records
+from tests.windows.test_hook_relay import Site, _rid, controller
+from tests.windows.windows_python import WindowsPython
+from tests.windows.wine import windows_path
+
+__all__ = ["controller"]  # a fixture
+
+
+@pytest.fixture
+def python(windows_folder: Path, built: Built) -> Iterator[WindowsPython]:
+    try:
+        made = WindowsPython(windows_folder / "relay-python")
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    made.start()
+    made.install_dll(built.dll)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path,
+    shared_broker: Broker,
+    shared_directory: Directory,
+    controller: DomainController,
+    start_harness: Callable[..., Harness],
+    spool: Path,
+    windows_folder: Path,
+) -> Iterator[Site]:
+    relay = Relay(tmp_path / "relay", shared_broker, shared_directory)
+    yield Site(relay, controller, start_harness(), spool, windows_folder / "lookup-password")
+    relay.close()
+    shared_broker.purge_all()
+
+
+def _configure(site: Site, python: WindowsPython, folder: Path) -> Path:
+    """The installer's folders, and in them the lab's keys and producer.toml with its paths as Windows sees them."""
+    path = folder / "producer.toml"
+    python.passrelay("producer", "windows", "install", "--config", windows_path(path), "--yes")
+    enrolled = site.relay.enrolment.producer_keys("dc1")
+    for source in enrolled.iterdir():
+        shutil.copy(source, folder / "keys")
+    text = site.producer().config.read_text()
+    text = text.replace(str(enrolled), str(folder / "keys"))
+    text = text.replace(str(site.relay.spool("dc1").parent), str(folder / "spool"))
+    path.write_text(re.sub(r'"(/[^"]*)"', lambda found: json.dumps(windows_path(Path(found[1]))), text))
+    return path
+
+
+def test_the_service_carries_changes_also_those_from_while_it_was_removed(
+    site: Site, python: WindowsPython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(python.wine.environment, "LAB_DOMAIN_SID", site.dc.sid)
+    config = _configure(site, python, tmp_path / "windows")
+    command = ["--config", windows_path(config), "--yes"]
+    hook_key = windows_path(write_public(tmp_path, site.key))
+    erika = site.user("service-erika")
+    python.passrelay("config", "check", "--config", windows_path(config))
+    python.passrelay("producer", "windows", "install", "--hook-key", hook_key, *command)
+    first = site.change("service-erika", _rid(erika))
+    site.wait_for(1)
+    assert site.relay.directory.binds("service-erika", first)
+    wait_for(lambda: records(site.spool) == [], what="an empty folder")
+
+    python.passrelay("producer", "windows", "remove", *command)
+    second = site.change("service-erika", _rid(erika))
+    assert len(records(site.spool)) == 1
+    python.passrelay("producer", "windows", "install", "--hook-key", hook_key, *command)
+    site.wait_for(2)
+    assert site.relay.directory.binds("service-erika", second)
+    assert not site.relay.directory.binds("service-erika", first)
+    python.passrelay("producer", "windows", "remove", *command)
+
+    log = config.parent / "log" / "producer.log"
+    actions = [json.loads(line)["action"] for line in log.read_text().splitlines()]
+    assert actions.count("started") == actions.count("stopped") == 2, "both ends were clean"
+    assert find_canary([site.spool, log.parent, *site.relay.data_paths])[2] == []
