@@ -19,7 +19,7 @@ _FOLDERS = ("schemas", "producer", "consumer", "ops")
 _BUILT = ("files", "consumer", "watch", "producer", "operator", "demo-files", "demo-setup", "demo-producer")
 _BUILT_FROM_DEBIAN = ("directory", "samba")
 _PYTHON = "3.13"
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 240
 # As it is typed by a user, but with the password from standard input and not from a terminal.
 _WHO_AM_I = """
 umask 077

@@ -20,7 +20,7 @@ ROOTS = {"producer", "samba", "demo-files", "demo-producer"}
 """docs/compose.md says why these run as root."""
 ADDED = {"samba": ["CHOWN"], "demo-files": ["CHOWN", "DAC_OVERRIDE"]}
 REPLICAS = 3
-_HEAL_SECONDS = 90
+_HEAL_SECONDS = 180
 
 
 def service(container: dict[str, Any]) -> str:
