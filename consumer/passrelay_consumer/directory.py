@@ -289,6 +289,8 @@ class Directory:
         except DirectoryError:
             self.close()
             raise
+        finally:
+            connection.request = None  # ldap3 keeps the last one, with the password in it
         code = int(connection.result["result"])
         if code and code not in also_good:
             raise DirectoryError(code, server_words(connection))

@@ -146,6 +146,7 @@ class Capture:
             self._failed = False
             with suppress(_StoppedError):
                 self._take(page, self._patiently)
+            del page  # the next one may be hours away, and these are passwords
         return True
 
     def _take(self, page: Page, run: Callable[[Callable[[], Any]], Any]) -> int:

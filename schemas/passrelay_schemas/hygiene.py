@@ -1,4 +1,8 @@
-"""What a process that holds clear text does first: it leaves no memory image behind."""
+"""What a process that holds clear text does first: it leaves no memory image behind, and little in freed memory.
+
+Python cannot wipe a str. What helps is that nothing refers to it any longer than needed, and that what is freed is
+overwritten: by the C library for blocks above 512 bytes, which CPython takes from it, by chance for smaller ones.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import sys
 
 _PR_SET_DUMPABLE = 4
 """prctl(2). Not dumpable also means: no ptrace and no /proc/PID/mem for other processes of the same user."""
+_M_PERTURB = -6
+"""mallopt(3) of glibc: freed blocks are filled with this byte."""
+_FILLED_WITH = 0x55
 
 
 def forbid_core_dumps() -> None:
@@ -19,3 +26,10 @@ def forbid_core_dumps() -> None:
     if sys.platform == "linux":
         # A core_pattern that pipes to a program ignores RLIMIT_CORE; an undumpable process is not piped either.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def wipe_freed_memory() -> None:
+    """Overwrite what the C library gets back from now on; does nothing where it is not glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_PERTURB, _FILLED_WITH)

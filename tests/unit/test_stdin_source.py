@@ -141,7 +141,7 @@ class TestParsing:
             (ad_line(password=[CANARY]), "password"),
             (hr_line(account=CANARY), "account"),
             (hr_line(account={}), "sam_account_name"),
-            (hr_line(account={"sam_account_name": f"{CANARY}\ud800"}), "sam_account_name"),
+            (hr_line(account={"sam_account_name": f"{CANARY}\ud800"}), "surrogate"),
             ([CANARY], "not a JSON object"),
             (json.dumps(hr_line()).encode()[:-1], "not UTF-8 JSON"),
             (b'{"password": "' + CANARY.encode("utf-16-le") + b'\xff"}', "not UTF-8 JSON"),

@@ -100,20 +100,29 @@ class StdinSource:
         """What has arrived, at most [source.stdin] batch lines a page, until the input ends."""
         self._last_time = int(memory.cursor().get(_LAST_TIME, 0))
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
-        while lines := self._next_lines(stop):
-            events, tags, excluded, self._errors = [], [], [], {}
-            for number, line in lines:
-                try:
-                    events.append(self._parse(line))
-                    tags.append(number)
-                except EventError as error:
-                    self._errors[number] = str(error)
-                    if isinstance(error, ExcludedError):
-                        excluded.append(Excluded(error.rule))
-            if events or excluded:
-                yield Page(events=events, tags=tags, excluded=excluded, cursor={_LAST_TIME: str(self._last_time)})
+        while (page := self._next_page(stop)) is not None:
+            if page.events or page.excluded:
+                yield page
             else:
                 self._answer({})
+            del page  # the next line may be hours away, and these are passwords
+
+    def _next_page(self, stop: threading.Event) -> Page | None:
+        """A page of what has arrived, which may hold nothing but errors; None at the end."""
+        lines = self._next_lines(stop)
+        if not lines:
+            return None
+        events, tags, excluded, self._errors = [], [], [], {}
+        for number, line in lines:
+            try:
+                events.append(self._parse(line))
+                tags.append(number)
+            except EventError as error:
+                self._errors[number] = str(error)
+                if isinstance(error, ExcludedError):
+                    excluded.append(Excluded(error.rule))
+        cursor = {_LAST_TIME: str(self._last_time)} if events or excluded else {}
+        return Page(events=events, tags=tags, excluded=excluded, cursor=cursor)
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """Answer the page's lines, together with those of the same batch that were refused before."""
@@ -128,6 +137,7 @@ class StdinSource:
         with suppress(OSError):
             while chunk := os.read(self._descriptor, _CHUNK_BYTES):
                 self._chunks.put(chunk)
+                del chunk  # what was read last is not kept while nothing comes
         self._chunks.put(b"")
 
     def _next_lines(self, stop: threading.Event) -> list[tuple[int, bytes | None]]:
