@@ -1,7 +1,8 @@
-"""The consumer's handler against the lab's directory, as tests/integration has it."""
+"""The consumer's handler against the lab's directory, and the shipped broker, as tests/integration has them."""
 
 from __future__ import annotations
 
-from tests.integration import test_handler
+from tests.integration import test_broker_setup, test_handler
 
 rig = test_handler.rig
+node = test_broker_setup.node

@@ -103,6 +103,7 @@ class SambaSource:
                     if changes.items:
                         yield replace(page, cursor=cursor.mapping())
                         saved, saved_at = cursor, time.monotonic()
+                    del page  # the next one may be hours away, and these are passwords
                 if cursor != saved and time.monotonic() - saved_at > QUIET_CURSOR_SECONDS:
                     yield Page(cursor=cursor.mapping())
                     saved, saved_at = cursor, time.monotonic()
