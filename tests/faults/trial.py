@@ -29,6 +29,8 @@ _NO_PROGRESS_SECONDS = 75
 """Longer than any back-off of passrelay's own, which is a minute at most."""
 _NOTHING_LEFT_SECONDS = 25
 """The same where no queue holds anything: a consumer may still have something in hand."""
+_LONGEST_QUIET_SECONDS = 240
+"""And so long as the load itself lasted: what still moves then is going round in circles."""
 _LOOK_SECONDS = 1.0
 _HEALS = 4
 _STREAMS = {topology.DEAD, topology.JOURNAL, topology.NEWS}
@@ -85,6 +87,7 @@ class Trial:
         self._active = 0
         self._changed = threading.Condition()
         self._began = 0.0
+        self._restless = ""
         self.result = Result()
 
     def run(self, *, at_once: int = AT_ONCE, all_faults: bool = False) -> Result:
@@ -106,7 +109,7 @@ class Trial:
         self._say(f"{self._now:6.1f} s  all healed")
         for _ in range(_HEALS):
             self._wait_until_quiet()
-            if not self._repair_letters():
+            if self._restless or not self._repair_letters():
                 break
         self._judge()
         return self.result
@@ -169,8 +172,8 @@ class Trial:
 
     def _wait_until_quiet(self) -> None:
         seen: tuple[object, ...] = ()
-        since = time.monotonic()
-        patience = _NO_PROGRESS_SECONDS
+        since, began, patience = time.monotonic(), self._now, _NO_PROGRESS_SECONDS
+        longest = _LONGEST_QUIET_SECONDS + float(self.result.numbers["load_seconds"])
         while time.monotonic() - since < patience:
             state = self._state()
             patience = _NOTHING_LEFT_SECONDS if len(state) == 2 else _NO_PROGRESS_SECONDS
@@ -178,9 +181,12 @@ class Trial:
                 return
             if state != seen:
                 seen, since = state, time.monotonic()
+            if self._now - began > longest:
+                self._restless = f"{state} after {longest:.0f} s without a fault or a change"
+                break
             self._release_brakes()
             time.sleep(_LOOK_SECONDS)
-        self._say(f"{self._now:6.1f} s  not quiet, and nothing moves any more: {seen}")
+        self._say(f"{self._now:6.1f} s  not quiet: {seen}")
 
     def _state(self) -> tuple[object, ...]:
         """What is still on its way, cheap things first; all zero when nothing is. Empty when nobody can say now."""
@@ -254,9 +260,15 @@ class Trial:
 
     def _judge(self) -> None:
         site, found = self._site, self.result.findings
+        if self._restless:
+            found.append(Finding("restless", "", self._restless))
         self._pages()
         self._outcomes.update()
         self._wire.stop()
+        for service in site.services:
+            code = service.stop()
+            if code:
+                found.append(Finding("ended", service.name, f"did not end cleanly when asked to: {code}"))
         site.suppliers.wait_in_sync()
         captured = self._captured()
         everybody = judge.truths(self._traffic, self._samba, site)
