@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,17 @@ def _removed(group: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def main() -> int:
+    """For `./run test --only compose`: exit code 3 and the reason where no engine can be started."""
+    try:
+        demand_tools()
+    except MissingServerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
