@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from passrelay_consumer.decide import Entry
-from passrelay_consumer.lifetime import password_life
+from passrelay_consumer.lifetime import expires_at, password_life
 
 SET = datetime(2026, 11, 24, 12, 0, 7, tzinfo=UTC)
 PROBE = timedelta(days=90)
@@ -37,3 +37,10 @@ def test_never_is_not_unknown() -> None:
     assert password_life(Entry("uid=anna", last_change=SET), probe=PROBE) is None
     assert password_life(Entry("uid=anna"), probe=PROBE) == PROBE, "no password yet: the policy is not known"
     assert password_life(Entry("uid=anna"), probe=None) is None
+
+
+def test_a_life_beyond_the_last_year_is_for_ever() -> None:
+    last = datetime(9999, 12, 31, tzinfo=UTC)
+    assert expires_at(last, timedelta(hours=1)) == datetime(9999, 12, 31, 1, tzinfo=UTC)
+    assert expires_at(last, timedelta(days=1)) is None
+    assert expires_at(last, None) is None
