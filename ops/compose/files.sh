@@ -10,8 +10,9 @@ while :; do
     missing=""
     for file in $needed; do [ -e "$file" ] || missing="$missing $file"; done
     [ -n "$missing" ] || exit 0
-    if [ "$seconds" = 60 ]; then
-        echo "missing in PASSRELAY_FILES (docs/compose.md says how to make them):$missing" >&2
+    [ "$seconds" != 5 ] || echo "not yet in PASSRELAY_FILES (docs/compose.md says how to make them):$missing" >&2
+    if [ "$seconds" = 300 ]; then
+        echo "given up waiting for:$missing" >&2
         exit 1
     fi
     sleep 1
