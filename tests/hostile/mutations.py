@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -299,16 +299,6 @@ def mutate_lines(rng: Random, raw: bytes) -> bytes:
             case _:
                 lines[at] = mutate_words(rng, lines[at])
     return b"\n".join(lines)
-
-
-def one_of(*mutators: Callable[[Random, bytes], bytes]) -> Callable[[Random, bytes], bytes]:
-    """Any of these, each time anew."""
-    choices: Sequence[Callable[[Random, bytes], bytes]] = mutators
-
-    def mutate(rng: Random, raw: bytes) -> bytes:
-        return rng.choice(choices)(rng, raw)
-
-    return mutate
 
 
 def mutate_letter(rng: Random, raw: bytes) -> bytes:

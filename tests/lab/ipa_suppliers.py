@@ -25,8 +25,3 @@ class IpaSuppliers(Suppliers):
         """What stands in cn=config does not replicate, so it is written on each."""
         super().start()
         self.b.add_manager()
-
-    def list_everywhere(self) -> None:
-        """Our service account is the one manager of both."""
-        for server in (self.a, self.b):
-            server.set_managers(server.service_dn)
