@@ -210,6 +210,21 @@ def _consumer_keys(keyring: Keyring, settings: ConsumerSettings) -> Iterator[Fau
                 f"no signing key of {producer} is enrolled in {where}: `passrelay keys enroll FILE`",
                 hint=True,
             )
+    yield from _unlisted(keyring, settings.domain)
+
+
+def _unlisted(keyring: Keyring, domains: Iterable[DomainSettings]) -> Iterator[Fault]:
+    """Producers whose key is enrolled and in use, and who may speak for no domain."""
+    in_use = [key for key in keyring.documents(KeyUse.SIGNING) if key.status in (KeyStatus.ACTIVE, KeyStatus.NEXT)]
+    listed = {producer for domain in domains for producer in domain.producers}
+    for producer in sorted({key.producer for key in in_use if key.producer is not None} - listed):
+        yield Fault(
+            "domain.producers",
+            f"a signing key of {producer} is enrolled in {keyring.directory}, and no [[domain]] lists {producer}, so "
+            "all that it sends becomes dead letters (foreign_domain): add it to producers on every consumer and "
+            "restart them, or take the key away: `passrelay keys revoke KEY`",
+            hint=True,
+        )
 
 
 def _private(keyring: Keyring, use: KeyUse) -> bool:

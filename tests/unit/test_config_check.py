@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from passrelay_ops import config_check
 from passrelay_ops.cli import app
 from passrelay_ops.commands import config as config_command
-from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
+from passrelay_schemas.keys import KeyStatus, KeyUse, generate, write_private, write_public
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.enrolment import toml
 from tests.lab.folder import CANARY, canary_password
@@ -231,6 +231,22 @@ def test_a_producer_whose_key_is_not_enrolled_yet_is_only_a_hint(check: Callable
     document = json.loads(result.stdout)
     assert result.exit_code == 0
     assert "dc2" in document["hints"][0]["detail"]
+
+
+def test_a_producer_whose_key_is_enrolled_and_whom_no_domain_lists_is_a_hint(
+    check: Callable[..., Result], tmp_path: Path
+) -> None:
+    document, _ = generate(KeyUse.SIGNING, producer="dc2")
+    write_public(tmp_path / "keys", document)
+    result = check("consumer", lambda _: None, "--json")
+    assert result.exit_code == 0
+    (hint,) = json.loads(result.stdout)["hints"]
+    assert "no [[domain]] lists dc2" in hint["detail"]
+    listed = check("consumer", lambda file: file["domain"][0].update(producers=["dc1", "dc2"]), "--json")
+    assert json.loads(listed.stdout)["hints"] == []
+    write_public(tmp_path / "keys", document.model_copy(update={"status": KeyStatus.REVOKED}))
+    gone = check("consumer", lambda file: file["domain"][0].update(producers=["dc1"]), "--json")
+    assert json.loads(gone.stdout)["hints"] == []
 
 
 def test_a_hook_key_without_its_private_file_is_a_hint_on_a_consumer(
