@@ -18,7 +18,9 @@ from tests.faults.site import Site
 from tests.faults.traffic import Traffic
 
 HOUR = timedelta(hours=1)
-_SLOW_SECONDS = 0.3
+_SLOW_SECONDS, _SLOW_FOR_SECONDS = 0.3, 1.5
+_LATE_SECONDS = 6.0
+"""Longer than consumers wait for an answer here."""
 _MOST_SOCKETS = 300
 _LATE = 3
 FILLER = "filler"
@@ -55,6 +57,7 @@ class Acts:
             Kind.DIRECTORIES_APART: self._apart,
             Kind.DIRECTORIES_APART_AND_HIDDEN: lambda: self._apart_and_hidden(at, dice, fault.seconds),
             Kind.DIRECTORY_AWAY: lambda: self._hidden([(at, DIRECTORIES[0])]),
+            Kind.DIRECTORY_LATE: lambda: self._late(at),
             Kind.BROKER_KILLED: lambda: self._node_ended(dice, signal.SIGKILL),
             Kind.NODE_LOST: lambda: self._node_ended(dice, signal.SIGKILL),
             Kind.BROKER_RESTARTED: lambda: self._node_ended(dice, signal.SIGTERM),
@@ -165,6 +168,16 @@ class Acts:
         yield
         for door in doors:
             door.heal()
+
+    @contextmanager
+    def _late(self, consumer: str) -> Iterator[None]:
+        """Slow at first, so that some have read an entry and have not written it when it becomes very slow."""
+        door = self._site.directory_doors[consumer, DIRECTORIES[0]]
+        door.slow_down(_SLOW_SECONDS)
+        self._site.pause(_SLOW_FOR_SECONDS)
+        door.slow_down(_LATE_SECONDS)
+        yield
+        door.slow_down(0)
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

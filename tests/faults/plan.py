@@ -47,6 +47,8 @@ class Kind(StrEnum):
     """The first takes writes alone, then the second: the cut that can undo a newer password."""
     DIRECTORY_AWAY = "directory_away"
     """From one consumer only: two consumers write to different servers."""
+    DIRECTORY_LATE = "directory_late"
+    """What one consumer writes arrives seconds after it has given up waiting, and after others have written."""
     BROKER_KILLED = "broker_killed"
     BROKER_STOPPED = "broker_stopped"
     BROKER_RESTARTED = "broker_restarted"
@@ -130,6 +132,7 @@ _WAYS: dict[Kind, _Way] = {
     Kind.DIRECTORIES_APART: _Way(("a+b",), (3, 8), "link"),
     Kind.DIRECTORIES_APART_AND_HIDDEN: _Way(("a",), (4, 8), "link doors a b"),
     Kind.DIRECTORY_AWAY: _Way(CONSUMERS, (4, 10), "doors"),
+    Kind.DIRECTORY_LATE: _Way(CONSUMERS, (7, 10), "doors {target}"),
     Kind.BROKER_KILLED: _Way(("broker",), (0, 4)),
     Kind.BROKER_STOPPED: _Way(("broker",), (2, 8)),
     Kind.BROKER_RESTARTED: _Way(("broker",), (0, 2)),
