@@ -25,6 +25,20 @@ def test_promtool_accepts_the_rules() -> None:
     run_tool(["promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES])
 
 
+def test_promtool_accepts_the_sample_whose_jobs_are_those_of_the_rules(tmp_path: Path) -> None:
+    sample = (FOLDER / "prometheus.yml").read_text().replace("[passrelay.rules.yml]", f"[{RULES}]")
+    # With what stands there as a comment, for who needs it.
+    whole = re.sub(r"^( *)# (?=alerting:| |- job)", r"\1", sample, flags=re.MULTILINE)
+    assert "\nalerting:\n  alertmanagers:\n" in whole
+    for number, text in enumerate((sample, whole)):
+        file = tmp_path / f"{number}.yml"
+        file.write_text(text)
+        run_tool(["promtool", "check", "config", file])
+    jobs = re.search(r"# Scrape jobs: ([\w, -]+)\.", TEXT)
+    assert jobs is not None
+    assert set(jobs[1].split(", ")) == set(re.findall(r"^  - job_name: ([\w-]+)", sample, re.MULTILINE))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.partition(".")[0])
 def test_alerts_fire_and_end_as_their_cases_say(case: Path) -> None:
     run_tool(["promtool", "test", "rules", case])
