@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ DOCUMENTS = "/public/passrelay-docs"
 
 @dataclass(frozen=True)
 class Row:
-    """A heading and its panels, from left to right; with `repeat` once for each value of that variable."""
+    """A heading and its panels, from left to right; with `repeat` once for each value of that variable, and closed.
+
+    Grafana asks nothing for the panels of a closed row: with many producers they would be some hundred.
+    """
 
     title: str
     panels: Sequence[models.Panel]
@@ -103,21 +107,31 @@ def _query_variable(choice: Choice) -> builders.QueryVariable:
 
 def _laid_out(rows: Sequence[Row]) -> list[models.Panel | models.RowPanel]:
     placed: list[models.Panel | models.RowPanel] = []
-    top = 0
+    top, number = 0, itertools.count(1)
     for row in rows:
         head = models.RowPanel(title=row.title, grid_pos=models.GridPos(h=1, w=WIDTH, x=0, y=top))
-        head.repeat = row.repeat or None
+        head.id_val = next(number)
         placed.append(head)
-        top, left, height = top + 1, 0, 0
+        top += 1
+        height = _side_by_side(row.panels, top)
         for panel in row.panels:
-            size = panel.grid_pos
-            assert size is not None
-            if left + size.w > WIDTH:
-                top, left, height = top + height, 0, 0
-            panel.grid_pos = models.GridPos(h=size.h, w=size.w, x=left, y=top)
-            left, height = left + size.w, max(height, size.h)
-            placed.append(panel)
-        top += height
-    for number, each in enumerate(placed, start=1):
-        each.id_val = number
+            panel.id_val = next(number)
+        if row.repeat:
+            head.repeat, head.collapsed, head.panels = row.repeat, True, list(row.panels)
+        else:
+            placed += row.panels
+            top += height
     return placed
+
+
+def _side_by_side(panels: Sequence[models.Panel], top: int) -> int:
+    """Place panels from this line of the grid on; the lines that they take."""
+    first, left, height = top, 0, 0
+    for panel in panels:
+        size = panel.grid_pos
+        assert size is not None
+        if left + size.w > WIDTH:
+            top, left, height = top + height, 0, 0
+        panel.grid_pos = models.GridPos(h=size.h, w=size.w, x=left, y=top)
+        left, height = left + size.w, max(height, size.h)
+    return top + height - first

@@ -66,15 +66,14 @@ def _now() -> list[models.Panel]:
         number(
             About(
                 "Lost within 14 days",
-                "Letters that the stream drops soon, with their passwords.",
-                [Query("sum(max by (reason) (passrelay_dead_letters_expiring))")],
+                "Letters that the stream drops soon, with their passwords; without those of users who are not in IdM.",
+                [Query('sum(max by (reason) (passrelay_dead_letters_expiring{reason!="user_missing"}))')],
                 steps=NONE_IS_BETTER,
                 runbooks=["PassrelayDeadLettersExpire"],
                 none="not known",
                 width=5,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -86,8 +85,7 @@ def _now() -> list[models.Panel]:
                 runbooks=["PassrelayRevokedKeyUsed", "stolen-producer-key"],
                 width=5,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -100,8 +98,7 @@ def _now() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         rows(
             About(

@@ -51,8 +51,7 @@ def _all() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -65,8 +64,7 @@ def _all() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -79,8 +77,7 @@ def _all() -> list[models.Panel]:
                 none="none yet",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         states(
             About(

@@ -9,13 +9,22 @@ from tests.dashboards.panels import NEUTRAL, NONE_IS_BETTER, NONE_IS_GOOD, SECON
 
 FIRING = 'ALERTS{alertname=~"Passrelay.+", alertstate="firing"}'
 SPOOLS = "(sum(max by (producer) (passrelay_producer_queued)) or vector(0))"
+_DIED = 'stage="consume", outcome="dead", reason!="user_missing"'
 TIERS = "sum(max by (tier) (passrelay_retry_messages))"
-# One watcher or several say the same, so that their largest number counts. Only a missing watcher leaves -1.
-_ARRIVES = """\
-(max(passrelay_work_consumers) > bool 0)
-* max(passrelay_producer_up)
-* (max(passrelay_directory_up) or vector(0))
-* (1 + min(passrelay_producer_up) * (min(passrelay_source_up) or vector(1)))
+# The first line that is there counts: what is known to be broken, what is known of some controllers, yes. A `yes` needs
+# each link, and the state of the source at each producer: whatever nobody tells or scrapes is not known to be good.
+_SOURCES = "passrelay_source_up"
+_ARRIVES = f"""\
+max(passrelay_work_consumers) == 0
+or max(passrelay_producer_up) == 0
+or max(passrelay_directory_up) == 0
+or 1 + (min(passrelay_producer_up) == 0)
+or 1 + (min({_SOURCES}) == 0)
+or 2 * (
+  max(passrelay_work_consumers) > bool 0
+  and max(passrelay_directory_up) == 1
+  and count({_SOURCES}) >= count(count by (producer) (passrelay_producer_up))
+)
 or vector(-1)"""
 
 
@@ -25,8 +34,8 @@ def chain() -> list[models.Panel]:
         number(
             About(
                 "A change arrives in IdM",
-                "From each link of the chain: a producer is heard, a consumer takes events, an IdM server takes "
-                "writes. Not known: no `passrelay watch` sees the broker.",
+                "From each link of the chain: producers are heard and can read their domain controllers, a consumer "
+                "takes events, an IdM server takes writes. Not known: nobody tells or scrapes one of these.",
                 [Query(_ARRIVES)],
                 steps=[("purple", None), ("red", 0), ("orange", 1), ("green", 2)],
                 words={
@@ -39,8 +48,7 @@ def chain() -> list[models.Panel]:
                 leads_to=PIPELINE,
                 width=8,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -54,8 +62,7 @@ def chain() -> list[models.Panel]:
                 leads_to=PRODUCERS,
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -69,8 +76,7 @@ def chain() -> list[models.Panel]:
                 leads_to=PIPELINE,
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -85,8 +91,7 @@ def chain() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -101,8 +106,7 @@ def chain() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
     ]
 
@@ -176,8 +180,7 @@ def behind() -> list[models.Panel]:
                 none="none yet",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
     ]
 
@@ -194,8 +197,7 @@ def failed() -> list[models.Panel]:
                 runbooks=["PassrelayTargetDown"],
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -213,30 +215,29 @@ def failed() -> list[models.Panel]:
         number(
             About(
                 "Lost within 14 days",
-                "Dead letters that the stream drops in less than 14 days, with their passwords.",
-                [Query("sum(max by (reason) (passrelay_dead_letters_expiring))")],
+                "Dead letters that the stream drops in less than 14 days, with their passwords; without those of "
+                "users who are not in IdM.",
+                [Query('sum(max by (reason) (passrelay_dead_letters_expiring{reason!="user_missing"}))')],
                 steps=NONE_IS_BETTER,
                 runbooks=["PassrelayDeadLettersExpire"],
                 leads_to=DEAD_LETTERS,
                 none="not known",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
                 "Died in this time",
-                "Changes that became dead letters within the chosen time.",
-                [Query('sum(increase(passrelay_events_total{stage="consume", outcome="dead"}[$__range]))')],
+                "Changes that became dead letters within the chosen time, without those of users who are not in IdM.",
+                [Query(f"sum(increase(passrelay_events_total{{{_DIED}}}[$__range]))")],
                 steps=NONE_IS_BETTER,
                 decimals=0,
                 runbooks=["PassrelayConsumerBrake"],
                 leads_to=DEAD_LETTERS,
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -267,7 +268,6 @@ def failed() -> list[models.Panel]:
                 leads_to=PIPELINE,
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
     ]

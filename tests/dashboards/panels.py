@@ -20,6 +20,8 @@ SOURCE = models.DataSourceRef("prometheus", "${datasource}")
 PER_MINUTE = "suffix:/min"
 EVENTS = "short"
 SECONDS = "s"
+UNKNOWN = "not known"
+"""Stands in purple where the services or the watcher that would know are not seen."""
 
 Steps = Sequence[tuple[str, float | None]]
 """Colours, each from a value on; the first from None."""
@@ -95,13 +97,20 @@ class _Panel(Protocol):
     def height(self, h: int) -> Self: ...
 
 
-def number(about: About, *, area: bool = True) -> models.Panel:
-    """One number in the colour of its threshold; `area` draws its last hours behind it."""
+def number(about: About) -> models.Panel:
+    """One number as it is now, in the colour of its threshold.
+
+    It asks for this moment only: the last value of a range would stand there for hours after its source went silent.
+    """
+    about = dataclasses.replace(about, none=about.none or UNKNOWN)
     panel = stat.Panel()
     panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
     panel.color_mode(common.BigValueColorMode.BACKGROUND).color_scheme(_by_threshold())
-    panel.graph_mode(common.BigValueGraphMode.AREA if area else common.BigValueGraphMode.NONE)
-    return _built(panel, about, instant=not area)
+    panel.graph_mode(common.BigValueGraphMode.NONE)
+    # Where no series are, Grafana would take the colour of the lowest threshold, which is green for many.
+    missing = models.ValueMappingResult(text=about.none, color="purple" if about.none == UNKNOWN else "text")
+    nothing = models.SpecialValueMap(models.DashboardSpecialValueMapOptions(models.SpecialValueMatch.NULL, missing))
+    return _built(panel, about, instant=True, nothing=nothing)
 
 
 def lines(about: About, *, stacked: bool = False, bars: bool = False) -> models.Panel:
@@ -176,13 +185,18 @@ def _properties(column: Column) -> Iterator[models.DynamicConfigValue]:
         yield models.DynamicConfigValue("thresholds", _thresholds(column.steps or NEUTRAL).build())
 
 
-def _built(panel: _Panel, about: About, *, instant: bool = False) -> models.Panel:
+def _built(
+    panel: _Panel, about: About, *, instant: bool = False, nothing: models.SpecialValueMap | None = None
+) -> models.Panel:
     panel.title(about.title).description(about.meaning).datasource(SOURCE).span(about.width).height(about.height)
     panel.unit(about.unit).thresholds(_thresholds(about.steps)).no_value(about.none or "no data")
     if about.decimals is not None:
         panel.decimals(about.decimals)
-    if about.words:
-        panel.mappings([_mapping(about.words)])
+    mappings: list[models.ValueMapping] = [_mapping(about.words)] if about.words else []
+    if nothing:
+        mappings.append(nothing)
+    if mappings:
+        panel.mappings(mappings)
     for position, query in enumerate(about.queries):
         target = _target(query, chr(ord("A") + position), instant=instant)
         panel.with_target(

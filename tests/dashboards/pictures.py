@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.dashboards.drawing import FAINT, INK, Picture
 from tests.dashboards.plots import Box, Plot
-from tests.dashboards.questions import Answers, Document, Span, documents, filled
+from tests.dashboards.questions import Answers, Document, Span, documents, everything, filled
 from tests.dashboards.story import Story
 from tests.integration.test_watch import Site
 from tests.lab.lab import Lab
@@ -57,12 +57,12 @@ def _places(document: Document, choices: dict[str, list[str]]) -> Iterator[tuple
         for chosen in values:
             yield from ((panel, panel["gridPos"]["y"] + down, chosen) for panel in row)
             down += last - first
-        down -= last - first
+        down -= 1 if head.get("collapsed") else last - first  # drawn open all the same
 
 
 def _rows(document: Document) -> list[list[Document]]:
     rows: list[list[Document]] = []
-    for panel in document["panels"]:
+    for panel in everything(document):
         if panel["type"] == "row":
             rows.append([])
         rows[-1].append(panel)

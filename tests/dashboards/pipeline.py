@@ -236,8 +236,7 @@ def _broker() -> list[models.Panel]:
                 runbooks=["PassrelaySpoolOld"],
                 none="not scraped",
                 width=4,
-            ),
-            area=False,
+            )
         ),
         lines(
             About(

@@ -37,7 +37,7 @@ class Plot:
         self._field: Document = panel["fieldConfig"]["defaults"]
         self._found: list[list[Series]] = []
         for target in panel["targets"]:
-            # A table and a number without its history show the end of the time.
+            # A table and a number show the end of the time.
             when = Span(span.end, span.end, 1) if target.get("instant") else span
             self._found.append(answers.series(filled(target["expr"], {**span.variables(), **chosen}), when))
 
@@ -75,12 +75,6 @@ class Plot:
             return
         text, colour = shown(series[0].points[-1][1], self._field)
         self._picture.box(box.x, box.y, box.width, box.height, GROUNDS[colour], edge=EDGE, round_=2)
-        if self._panel["options"]["graphMode"] == "area" and len(series[0].points) > 1:
-            top = max(value for _, value in series[0].points) or 1
-            low = box.y + box.height
-            points = [(self._at(box, at), low - box.height * 0.4 * value / top) for at, value in series[0].points]
-            self._picture.area([(points[0][0], low), *points, (points[-1][0], low)], "#ffffff", 0.13)
-            self._picture.line(points, "#ffffff66")
         size = min(34.0, box.height * 0.3, (box.width - 16) / max(1, len(text)) / 0.56)
         self._centred(Box(box.x, box.y + 10, box.width, box.height - 10), text, size, "#ffffff")
 

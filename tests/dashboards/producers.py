@@ -89,8 +89,7 @@ def _heard() -> list[models.Panel]:
                 none="not known",
                 width=4,
                 height=6,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -103,8 +102,7 @@ def _heard() -> list[models.Panel]:
                 none="never",
                 width=4,
                 height=6,
-            ),
-            area=False,
+            )
         ),
         lines(
             About(
@@ -151,8 +149,7 @@ def _own() -> list[models.Panel]:
                 runbooks=["PassrelaySourceDown"],
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -164,8 +161,7 @@ def _own() -> list[models.Panel]:
                 none="none yet",
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(
@@ -177,8 +173,7 @@ def _own() -> list[models.Panel]:
                 runbooks=["PassrelaySpoolLow"],
                 width=4,
                 height=4,
-            ),
-            area=False,
+            )
         ),
         number(
             About(

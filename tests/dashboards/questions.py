@@ -49,8 +49,13 @@ def documents(folder: Path = FOLDER) -> dict[str, Document]:
 
 
 def panels(document: Document) -> list[Document]:
-    """All panels that ask something."""
-    return [panel for panel in document["panels"] if panel["type"] != "row"]
+    """All panels that ask something, those of closed rows too."""
+    return [panel for panel in everything(document) if panel["type"] != "row"]
+
+
+def everything(document: Document) -> list[Document]:
+    """Rows and panels, in their order."""
+    return [each for panel in document["panels"] for each in (panel, *panel.get("panels", []))]
 
 
 def filled(text: str, variables: Mapping[str, str]) -> str:

@@ -15,7 +15,8 @@ from passrelay_ops import metrics_reference
 from passrelay_schemas.metrics import Family
 from tests.dashboards.board import WIDTH
 from tests.dashboards.generated import FOLDER, files
-from tests.dashboards.questions import Document, documents, panels
+from tests.dashboards.panels import UNKNOWN
+from tests.dashboards.questions import Document, documents, everything, panels
 from tests.unit.test_metrics_page import LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,12 @@ PANELS = [
     pytest.param(panel, id=f"{uid}, {panel['title']}")
     for uid, document in DOCUMENTS.items()
     for panel in panels(document)
+]
+NUMBERS = [
+    pytest.param(panel, id=f"{uid}, {panel['title']}")
+    for uid, document in DOCUMENTS.items()
+    for panel in panels(document)
+    if panel["type"] == "stat"
 ]
 QUERIES = [
     target["expr"] for document in DOCUMENTS.values() for panel in panels(document) for target in panel["targets"]
@@ -63,8 +70,8 @@ def test_a_dashboard_is_what_grafana_reads(uid: str) -> None:
     assert again == document
     assert document["schemaVersion"] == 41
     assert len(uid) <= 40
-    everything = [panel["id"] for panel in document["panels"]]
-    assert len(set(everything)) == len(everything)
+    numbers = [panel["id"] for panel in everything(document)]
+    assert len(set(numbers)) == len(numbers)
     names = {variable["name"] for variable in document["templating"]["list"]}
     used = {name for name in re.findall(r"\$\{?(\w+)", json.dumps(document)) if not name.startswith("__")}
     assert used == names
@@ -72,15 +79,51 @@ def test_a_dashboard_is_what_grafana_reads(uid: str) -> None:
 
 @pytest.mark.parametrize("uid", DOCUMENTS)
 def test_panels_lie_on_the_grid_side_by_side(uid: str) -> None:
-    taken: set[tuple[int, int]] = set()
-    for panel in DOCUMENTS[uid]["panels"]:
-        place = panel["gridPos"]
-        cells = set(
-            itertools.product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"]))
-        )
-        assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= WIDTH
-        taken |= cells
+    open_, *closed = [DOCUMENTS[uid]["panels"], *(row["panels"] for row in _closed(DOCUMENTS[uid]))]
+    for together in (open_, *closed):
+        taken: set[tuple[int, int]] = set()
+        for panel in together:
+            place = panel["gridPos"]
+            cells = set(
+                itertools.product(
+                    range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+                )
+            )
+            assert not cells & taken, panel["title"]
+            assert place["x"] + place["w"] <= WIDTH
+            taken |= cells
+
+
+@pytest.mark.parametrize("uid", DOCUMENTS)
+def test_rows_that_are_repeated_are_closed(uid: str) -> None:
+    """With twenty domain controllers they would ask hundreds of queries every 30 seconds."""
+    repeated = [panel for panel in DOCUMENTS[uid]["panels"] if panel.get("repeat")]
+    assert repeated == _closed(DOCUMENTS[uid])
+    assert all(row["panels"] for row in repeated)
+    choices = [each["name"] for each in DOCUMENTS[uid]["templating"]["list"] if each["type"] == "query"]
+    assert [row["repeat"] for row in repeated] == choices
+
+
+@pytest.mark.parametrize("panel", NUMBERS)
+def test_a_number_is_of_this_moment_or_not_known(panel: Document) -> None:
+    """A range's last value stays for hours, in green, after the service that told it died."""
+    assert [(target.get("instant"), target.get("range")) for target in panel["targets"]] == [(True, False)]
+    assert panel["options"]["graphMode"] == "none"
+    field = panel["fieldConfig"]["defaults"]
+    # Grafana gives an empty answer the base colour, unless null is mapped.
+    [missing] = [mapping["options"]["result"] for mapping in field["mappings"] if mapping["type"] == "special"]
+    assert missing["text"] == field["noValue"]
+    assert missing["color"] == ("purple" if missing["text"] == UNKNOWN else "text")
+
+
+@pytest.mark.parametrize("panel", NUMBERS)
+def test_a_number_warns_of_no_user_that_no_alert_warns_of(panel: Document) -> None:
+    if len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 1:
+        return
+    for target in panel["targets"]:
+        for name, matchers in re.findall(r"(\w+)(?:\{([^}]*)\})?", target["expr"]):
+            if name.startswith("passrelay_dead_letters") or 'outcome="dead"' in matchers:
+                assert re.search(r'reason(!="user_missing"|="revoked")', matchers), target["expr"]
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -167,3 +210,7 @@ def metrics(promql: str) -> set[str]:
 def family(name: str) -> Family:
     """The family that a sample belongs to; KeyError when there is none."""
     return FAMILIES[name] if name in FAMILIES else FAMILIES[re.sub("_(bucket|count|sum)$", "", name)]
+
+
+def _closed(document: Document) -> list[Document]:
+    return [panel for panel in document["panels"] if panel.get("collapsed")]
