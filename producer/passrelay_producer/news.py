@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -23,8 +23,18 @@ from passrelay_schemas.strict_json import describe
 class Newsroom:
     """Writes the news of one process. Trouble with that is a warning, once; capturing and publishing go on."""
 
-    def __init__(self, source: Source, spool: Spool, identity: Identity, *, metrics: ProducerMetrics, log: Log) -> None:
+    def __init__(
+        self,
+        source: Source,
+        spool: Spool,
+        identity: Identity,
+        *,
+        metrics: ProducerMetrics,
+        source_is_up: Callable[[], bool],
+        log: Log,
+    ) -> None:
         self._source = source
+        self._source_is_up = source_is_up
         self._spool = spool
         self._identity = identity
         self._metrics = metrics
@@ -64,6 +74,7 @@ class Newsroom:
             sent_at=utc_now(),
             started_at=self._started_at,
             stopping=stopping,
+            source_up=self._source_is_up(),
             last_capture_at=None if last_capture is None else datetime.fromtimestamp(last_capture, UTC),
             pending={reason.value: count for reason, count in found.pending.items() if count},
             spool=tuple(_spooled(found))[: limits.MAX_NEWS_KEYS],

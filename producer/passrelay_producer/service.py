@@ -206,7 +206,9 @@ class Service:
         self._identity = _identity(settings, log)
         self._metrics = ProducerMetrics(spool)
         self._capture = Capture(source, spool, self._identity, metrics=self._metrics, stop=self._stop, log=log)
-        self._newsroom = Newsroom(source, spool, self._identity, metrics=self._metrics, log=log)
+        self._newsroom = Newsroom(
+            source, spool, self._identity, metrics=self._metrics, source_is_up=self._source_is_up, log=log
+        )
         self._news_wanted = threading.Event()
         self._publisher = Publisher(
             settings.broker,
@@ -230,10 +232,7 @@ class Service:
         """Until `stop`, a fault, or the end of the input and of the queue; the exit code."""
         with ExitStack() as cleanup:
             cleanup.enter_context(_signals(self))
-            self._metrics.watch(
-                source=lambda: self._capture.source_is_up or self._ended.is_set(),
-                broker=lambda: self._publisher.connected,
-            )
+            self._metrics.watch(source=self._source_is_up, broker=lambda: self._publisher.connected)
             page = metrics_page.serve(self._metrics.registry, self.health(), self._settings.metrics, self._log)
             cleanup.callback(page)
             # Once: the session goes on with the certificates that it found at the start, whatever the files hold later.
@@ -258,6 +257,10 @@ class Service:
     def _dead_or_stuck(self) -> list[str]:
         threads = [self._publishing] if self._ended.is_set() else [self._publishing, self._capturing]
         return [*dead(threads), *self._pulse.troubles(), *self._publisher.troubles()]
+
+    def _source_is_up(self) -> bool:
+        """From any thread; an input that has ended lacks nothing."""
+        return self._capture.source_is_up or self._ended.is_set()
 
     def _wake(self) -> None:
         self._wakes.put(None)

@@ -93,6 +93,8 @@ class News(BaseModel):
     started_at: Time
     stopping: bool = Field(default=False, strict=True)
     """True in the last news of a process that ends cleanly."""
+    source_up: Annotated[bool, Field(strict=True)] | None = None
+    """The source could be read when this was written; None: the version is too old to say it."""
     last_capture_at: Time | None = None
     """None: never, as far as the spool remembers."""
     pending: Annotated[

@@ -44,9 +44,15 @@ def test_a_key_that_does_not_open_and_a_controller_that_cannot_be_read(
     producer = monitored.samba_producer(PRODUCER, samba)
     producer.start()
     becomes(producer, "/readyz", OK)
+    watcher = monitored.watcher()  # not scraped: PassrelaySourceDown must not need it
+    watcher.start()
     page = {"passrelay-producer": monitored.pages[PRODUCER]}
     prometheus = Prometheus(monitored.folder / "prometheus", monitored.reservations, page)
-    no_watch = "PassrelayWatchMissing"  # there is none in this test
+    no_watch = "PassrelayWatchMissing"
+
+    def heard(value: int) -> bool:
+        return f'passrelay_producer_source_up{{producer="{PRODUCER}"}} {value}.0\n' in watcher.metrics()
+
     with prometheus.running(), prometheus.quiet(no_watch):
         controller.add_user("anna", canary_password())
         prometheus.wait_until_firing(no_watch, "PassrelayCapturePending")
@@ -56,14 +62,16 @@ def test_a_key_that_does_not_open_and_a_controller_that_cannot_be_read(
         prometheus.wait_until_firing(no_watch)
         wait_for(lambda: producer.metric("passrelay_events_total", outcome="published") == 1, what="it is on its way")
 
+        wait_for(lambda: heard(1), what="its news say that all is well", timeout_seconds=120)
         controller.kill()
         becomes(producer, "/readyz", (503, "source: cannot be read\n"))
         assert ask(producer, "/healthz") == OK  # a restart would repair nothing
         prometheus.wait_until_firing(no_watch, "PassrelaySourceDown")
+        wait_for(lambda: heard(0), what="the next news tell it to who scrapes no controller", timeout_seconds=120)
         # Nobody changes a password: that the source holds is enough.
         controller.start()
         becomes(producer, "/readyz", OK)
-    assert producer.stop() == 0
+    assert [producer.stop(), watcher.stop()] == [0, 0]
 
 
 def _put(key: Path, place: Path) -> None:

@@ -136,6 +136,7 @@ def test_a_producer_tells_what_it_holds_and_a_killed_one_falls_silent(site: Site
     assert (news.controller, news.openpgp_fingerprints, news.pending, news.stopping) == (None, (), {}, False)
     assert [(item.recipient_key_id, item.queued) for item in news.spool] == [(key_id, 0)]
     assert news.last_capture_at is not None
+    assert news.source_up is True
     assert before <= news.started_at <= news.last_capture_at <= news.sent_at <= utc_now()
     assert liveness(news, utc_now()).state is State.ALIVE
 

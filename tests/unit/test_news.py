@@ -124,6 +124,7 @@ BROKEN: dict[str, bytes] = {
     "time a number": with_fields(sent_at=5),
     "no time": with_fields(sent_at=...),
     "stopping a number": with_fields(stopping=1),
+    "source_up a number": with_fields(source_up=1),
     "pending a name": with_fields(pending={"alice@lab.example": 1}),
     "pending below zero": with_fields(pending={"unreadable": -1}),
     "pending a text": with_fields(pending={"unreadable": "1"}),

@@ -11,9 +11,13 @@ import pytest
 
 from passrelay_producer import capture as capture_module
 from passrelay_producer.capture import Capture
+from passrelay_producer.news import Newsroom
 from passrelay_producer.sources import Page
 from passrelay_producer.spool import SpoolFullError
+from passrelay_schemas import news as documents
 from passrelay_schemas.errors import KeyFileError, UnavailableError
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.logs import Log
 from tests.unit.test_capture import ListedSource, Rig, _no_waiting, event, rig
 
 __all__ = ["_no_waiting", "rig"]  # fixtures
@@ -84,3 +88,18 @@ def test_the_page_shows_both_ends_once_a_service_watches(rig: Rig, tmp_path: Pat
     assert rig.gauge("passrelay_source_up") is None
     rig.metrics.watch(source=lambda: False, broker=lambda: True)
     assert (rig.gauge("passrelay_source_up"), rig.gauge("passrelay_broker_up")) == (0, 1)
+
+
+def test_the_news_say_whether_the_source_can_be_read(rig: Rig) -> None:
+    answers = [True, False]
+    newsroom = Newsroom(
+        ListedSource(),
+        rig.spool,
+        rig.identity,
+        metrics=rig.metrics,
+        source_is_up=lambda: answers.pop(0),
+        log=Log("test"),
+    )
+    keyring = Keyring(rig.enrolment.consumer_keys)
+    written = [newsroom.write(), newsroom.write()]
+    assert [documents.decode(raw, keyring).source_up for raw in written if raw] == [True, False]

@@ -75,7 +75,7 @@ def test_the_page_of_a_look() -> None:
         expiring={},
         work=Depth(7, 3),
         tiers={"15s": Depth(1, 0), "1h": Depth(4, 0)},
-        voices=voices(["dc1", "dc2"], {"dc1": news()}, NOW),
+        voices=voices(["dc1", "dc2", "dc3"], {"dc1": news(source_up=False), "dc3": news(producer="dc3")}, NOW),
         at=NOW,
     )
     page = generate_latest(WatchMetrics(lambda: sight).registry).decode()
@@ -90,11 +90,15 @@ def test_the_page_of_a_look() -> None:
         'passrelay_producer_queued{producer="dc1"} 3.0',
         'passrelay_producer_oldest_seconds{producer="dc1"} 300.0',
         'passrelay_producer_pending{producer="dc1"} 3.0',
+        'passrelay_producer_source_up{producer="dc1"} 0.0',
         "passrelay_broker_up 1.0",
         'passrelay_news_refused_total{reason="revoked"} 0.0',
     ):
         assert f"{line}\n" in page
     assert 'passrelay_producer_queued{producer="dc2"}' not in page
+    # dc3 lives, and its version is too old to say it.
+    assert 'passrelay_producer_queued{producer="dc3"}' in page
+    assert page.count("passrelay_producer_source_up{") == 1
     assert "anna" not in page
 
 

@@ -42,7 +42,13 @@ _PENDING = Family(
     "Accounts whose newest change a living producer cannot capture now",
     ("producer",),
 )
-_SEEN = (_DEAD, _EXPIRING, _TIER, _WORK, _CONSUMERS, _UP, _HEARD, _QUEUED, _OLDEST, _PENDING)
+_SOURCE_UP = Family(
+    "passrelay_producer_source_up",
+    "gauge",
+    "1 when a living producer could read its source when it spoke last; absent: its version does not say",
+    ("producer",),
+)
+_SEEN = (_DEAD, _EXPIRING, _TIER, _WORK, _CONSUMERS, _UP, _HEARD, _QUEUED, _OLDEST, _PENDING, _SOURCE_UP)
 
 Samples = Mapping[tuple[str, ...], float]
 
@@ -108,3 +114,4 @@ def _samples(sight: Sight) -> Iterator[tuple[Family, Samples]]:
         },
     )
     yield _PENDING, {(name,): voice.pending for name, voice in alive.items()}
+    yield _SOURCE_UP, {(name,): voice.source_up for name, voice in alive.items() if voice.source_up is not None}

@@ -32,6 +32,8 @@ class Voice:
     queued: int = 0
     oldest_at: datetime | None = None
     pending: int = 0
+    source_up: bool | None = None
+    """None: it does not say; so do producers of older versions."""
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,5 @@ def _voice(news: News | None, now: datetime) -> Voice:
         queued=news.queued,
         oldest_at=min(oldest, default=None),
         pending=sum(news.pending.values()),
+        source_up=news.source_up,
     )
