@@ -11,20 +11,19 @@ FIRING = 'ALERTS{alertname=~"Passrelay.+", alertstate="firing"}'
 SPOOLS = "(sum(max by (producer) (passrelay_producer_queued)) or vector(0))"
 _DIED = 'stage="consume", outcome="dead", reason!="user_missing"'
 TIERS = "sum(max by (tier) (passrelay_retry_messages))"
-# The first line that is there counts: what is known to be broken, what is known of some controllers, yes. A `yes` needs
-# each link, and the state of the source at each producer: whatever nobody tells or scrapes is not known to be good.
-_SOURCES = "passrelay_source_up"
+# What each producer's own news say of it, and 0 for a silent one; one that does not tell is left out. One watcher or
+# several say the same.
+_CARRIES = """(
+  max by (producer) (passrelay_producer_source_up) or max by (producer) (passrelay_producer_up) == 0
+)"""
+_ALL_KNOWN = f"count{_CARRIES} == count(count by (producer) (passrelay_producer_up))"
+# The first line that there is counts. A `yes` needs to know that each link is good: whatever nobody tells is not.
 _ARRIVES = f"""\
 max(passrelay_work_consumers) == 0
-or max(passrelay_producer_up) == 0
 or max(passrelay_directory_up) == 0
-or 1 + (min(passrelay_producer_up) == 0)
-or 1 + (min({_SOURCES}) == 0)
-or 2 * (
-  max(passrelay_work_consumers) > bool 0
-  and max(passrelay_directory_up) == 1
-  and count({_SOURCES}) >= count(count by (producer) (passrelay_producer_up))
-)
+or max{_CARRIES} == 0 and {_ALL_KNOWN}
+or 1 + (min{_CARRIES} == 0)
+or 2 * (max(passrelay_work_consumers) > bool 0 and max(passrelay_directory_up) == 1 and {_ALL_KNOWN})
 or vector(-1)"""
 
 
@@ -35,7 +34,7 @@ def chain() -> list[models.Panel]:
             About(
                 "A change arrives in IdM",
                 "From each link of the chain: producers are heard and can read their domain controllers, a consumer "
-                "takes events, an IdM server takes writes. Not known: nobody tells or scrapes one of these.",
+                "takes events, an IdM server takes writes. Not known: nobody tells one of these.",
                 [Query(_ARRIVES)],
                 steps=[("purple", None), ("red", 0), ("orange", 1), ("green", 2)],
                 words={
