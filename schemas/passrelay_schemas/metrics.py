@@ -52,7 +52,8 @@ class CommonMetrics:
         )
         self.certificate_expiry = self.gauge(
             "passrelay_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a file of this host expires (Unix time)",
+            "When the first certificate of a file of this host expires, and, under the name `broker`, the broker's own "
+            "as watch sees it (Unix time)",
             ["name"],
         )
         build = self.gauge("passrelay_build_info", "Always 1; the version is a label", ["version", "python"])

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pika
 import pytest
+from cryptography import x509
 from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_ops.stream import read
@@ -117,6 +118,9 @@ def test_letters_queues_and_producers_are_seen_with_read_rights_alone(site: Site
     assert watcher.metric("passrelay_dead_letters_expiring") == 1
     assert watcher.metric("passrelay_dead_letters_expiring", reason="refused") == 1
     assert watcher.metric("passrelay_work_consumers") == 0
+    server = (site.broker.ca.folder / "broker.lab.example.pem").read_bytes()
+    ends = x509.load_pem_x509_certificates(server)[0].not_valid_after_utc.timestamp()
+    assert watcher.metric("passrelay_certificate_expiry_timestamp_seconds", name="broker") == ends
     producer.start()
     producer.send([line() for _ in range(3)])
     wait_for(lambda: watcher.metric("passrelay_producer_up", producer=PRODUCER) == 1, what="the producer is heard")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,7 +14,8 @@ from passrelay_ops.doctor.rights import Act, Answer, Right
 from passrelay_ops.topology import Finding, State
 from passrelay_schemas.topology import DEAD, EVENTS, JOURNAL, NEWS, RETRY
 
-GOOD = Greeting(secure=True, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
+ENDS = datetime(2027, 1, 1, tzinfo=UTC)
+GOOD = Greeting(secure=True, expires_at=ENDS)
 
 
 def asked(role: str) -> dict[Right, Answer]:
@@ -30,7 +31,7 @@ def asked(role: str) -> dict[Right, Answer]:
 def view(role: str, **changes: object) -> BrokerView:
     findings = (Finding("queue", EVENTS, State.OK),) if role == "ops" else ()
     given: dict[str, object] = {"user": role, "vhost": "passrelay", "version": "4.0.5", "rights": asked(role)}
-    given |= {"findings": findings, "consumers": 1 if role == "ops" else None}
+    given |= {"findings": findings, "consumers": 1 if role == "ops" else None, "looked_at": ENDS - timedelta(days=90)}
     return BrokerView(GOOD, **{**given, **changes})  # type: ignore[arg-type]
 
 
@@ -63,6 +64,15 @@ def test_what_stands_behind_a_fault_is_unknown(greeting: Greeting, check: str) -
     position = broker.ids("ops").index(check)
     assert [row.result for row in rows[: position + 1]] == [Result.OK] * position + [Result.FAIL]
     assert {row.result for row in rows[position + 1 :]} == {Result.UNKNOWN}
+
+
+@pytest.mark.parametrize(("days", "result"), [(15, Result.OK), (13, Result.FAIL)])
+def test_a_certificate_near_its_end_fails_alone(days: int, result: Result) -> None:
+    rows = broker.rows("b", "ops", view("ops", looked_at=ENDS - timedelta(days=days)))
+    assert results(rows) == dict.fromkeys(broker.ids("ops"), Result.OK) | {"broker.certificate": result}
+    for row in failed(rows):
+        assert row.detail == "good until 2027-01-01: less than 14 days are left"
+        assert "renew the broker's certificate" in row.repair
 
 
 @pytest.mark.parametrize(

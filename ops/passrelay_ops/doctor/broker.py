@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
@@ -20,14 +21,18 @@ from passrelay_ops.doctor.greeting import Greeting, greet
 from passrelay_ops.doctor.rights import Answer, Right
 from passrelay_ops.topology import Finding, State
 from passrelay_schemas.errors import PassrelayError
+from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.settings import BrokerSettings
 from passrelay_schemas.topology import EVENTS
 
 OLDEST = (3, 10)
 """Streams, and quorum queues with at-least-once dead letters."""
+RENEW = timedelta(days=14)
+"""As PassrelayCertificateExpires."""
+CERTIFICATE = "broker.certificate"
 _IDS = (
     "broker.connect",
-    "broker.certificate",
+    CERTIFICATE,
     "broker.client",
     "broker.login",
     "broker.version",
@@ -53,6 +58,7 @@ class BrokerView:
     consumers: int | None = None
     """Who reads the work queue; None: nobody asked, or it is not there."""
     waiting: int = 0
+    looked_at: datetime = field(default_factory=utc_now)
 
 
 def ids(role: str) -> tuple[str, ...]:
@@ -122,9 +128,9 @@ def _until_a_fault(subject: str, role: str, view: BrokerView) -> Iterator[Row]:
         return
     yield Row("broker.connect", subject, Result.OK, "it answers")
     if greeting.certificate_fault:
-        yield Row("broker.certificate", subject, Result.FAIL, greeting.certificate_fault, greeting.certificate_repair)
+        yield Row(CERTIFICATE, subject, Result.FAIL, greeting.certificate_fault, greeting.certificate_repair)
         return
-    yield Row("broker.certificate", subject, Result.OK, _until(greeting))
+    yield _certificate(subject, greeting, view.looked_at)
     if greeting.client_fault:
         repair = f"give {view.user} a certificate of a CA that the broker trusts (its ssl_options.cacertfile)"
         yield Row("broker.client", subject, Result.FAIL, f"it refuses our certificate: {greeting.client_fault}", repair)
@@ -143,10 +149,17 @@ def _until_a_fault(subject: str, role: str, view: BrokerView) -> Iterator[Row]:
         yield _consumers(subject, view)
 
 
-def _until(greeting: Greeting) -> str:
+def _certificate(subject: str, greeting: Greeting, now: datetime) -> Row:
+    """One that is good today; nothing rests on how long it still is."""
     if not greeting.secure:
-        return "none: clear text on loopback"
-    return "good" if greeting.expires_at is None else f"good until {greeting.expires_at:%Y-%m-%d}"
+        return Row(CERTIFICATE, subject, Result.OK, "none: clear text on loopback")
+    if greeting.expires_at is None:
+        return Row(CERTIFICATE, subject, Result.OK, "good")
+    detail = f"good until {greeting.expires_at:%Y-%m-%d}"
+    if greeting.expires_at - now >= RENEW:
+        return Row(CERTIFICATE, subject, Result.OK, detail)
+    detail = f"{detail}: less than {RENEW.days} days are left"
+    return Row(CERTIFICATE, subject, Result.FAIL, detail, "renew the broker's certificate")
 
 
 def _version(subject: str, version: str) -> Row:

@@ -49,6 +49,24 @@ def greet(settings: BrokerSettings) -> Greeting:
     return greeting
 
 
+def certificate_end(settings: BrokerSettings) -> datetime | None:
+    """When the certificate ends that the broker shows now; None: it has none, or cannot be asked.
+
+    TLS alone: RabbitMQ logs nothing about a connection that ends before AMQP's first bytes.
+    """
+    parameters = connection_parameters(settings, name="passrelay")
+    options = parameters.ssl_options
+    if options is None:
+        return None
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((parameters.host, parameters.port), timeout=_SECONDS) as connection,
+        options.context.wrap_socket(connection, server_hostname=options.server_hostname) as secured,
+    ):
+        return _end(secured)
+    return None
+
+
 def _attempt(settings: BrokerSettings, newest: ssl.TLSVersion | None = None) -> Greeting:
     parameters = connection_parameters(settings, name="passrelay doctor")
     options = parameters.ssl_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -69,6 +70,11 @@ class WatchMetrics(CommonMetrics):
         )
         for reason in (Reason.BAD_SIGNATURE, Reason.UNTRUSTED, Reason.REVOKED, Reason.MALFORMED, Reason.TOO_LARGE):
             self._refused.labels(reason.value)
+
+    def show_broker_certificate(self, expires_at: datetime | None) -> None:
+        """When the broker's own certificate ends; None, it could not be seen now: what was shown stays."""
+        if expires_at is not None:
+            self.certificate_expiry.labels("broker").set(expires_at.timestamp())
 
     def refused(self, reason: Reason) -> None:
         """One that was not believed. Whom it claims to be from is no label: anybody may have written it."""

@@ -17,6 +17,7 @@ from tenacity.nap import sleep_using_event
 
 from passrelay_ops.connection import connect
 from passrelay_ops.dead_letters import Letters
+from passrelay_ops.doctor.greeting import certificate_end
 from passrelay_ops.doctor.producers import expected
 from passrelay_ops.news import judge, succeeds
 from passrelay_ops.stream import Tail
@@ -37,6 +38,8 @@ _TRUE_SECONDS = 120
 """An older look is not shown: better no number than a false one."""
 _SESSION_SECONDS = 86_400
 """Then the streams are read anew: letters that they have dropped meanwhile are forgotten."""
+_CERTIFICATE_SECONDS = 3600
+"""A connection that stays shows the certificate it began with, so the broker's is asked for anew."""
 _STUCK_SECONDS = 900
 """To read a full dead stream takes minutes."""
 
@@ -53,6 +56,7 @@ class Watcher:
         self._pulse = Pulse("watching", most_seconds=_STUCK_SECONDS)
         self._sight: Sight | None = None
         self._seen_at = float("-inf")
+        self._certificate_due = float("-inf")
         self.metrics = WatchMetrics(self.sight)
 
     def stop(self) -> None:
@@ -104,6 +108,7 @@ class Watcher:
                     first = True
                     while not self._stop.is_set() and time.monotonic() < ends:
                         self._refresh_keys()
+                        self._look_at_certificate()
                         letters.read(dead.new())
                         found = judge(news.new(), self._keyring)
                         heard |= _newer(found.news, heard, utc_now())
@@ -130,6 +135,11 @@ class Watcher:
         channel.close()
         self._seen_at = time.monotonic()
         self._pulse.beat()
+
+    def _look_at_certificate(self) -> None:
+        if time.monotonic() >= self._certificate_due:
+            self._certificate_due = time.monotonic() + _CERTIFICATE_SECONDS
+            self.metrics.show_broker_certificate(certificate_end(self._settings.broker))
 
     def _expected(self) -> Collection[str]:
         return expected(self._settings, list(self._keyring.documents()))
