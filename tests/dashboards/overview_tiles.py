@@ -43,7 +43,7 @@ def chain() -> list[models.Panel]:
                     "1": ("not from every DC", "orange"),
                     "2": ("yes", "green"),
                 },
-                runbooks=["PassrelayNoApply", "PassrelayWatchMissing"],
+                runbooks=["PassrelayNoApply", "PassrelaySourceDown", "PassrelayWatchMissing"],
                 leads_to=PIPELINE,
                 width=8,
                 height=4,
