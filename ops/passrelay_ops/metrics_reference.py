@@ -50,8 +50,8 @@ repairs nothing that only `/readyz` complains about, so tie restarts to `/health
 ## Alerts
 
 [ops/prometheus/passrelay.rules.yml](../ops/prometheus/passrelay.rules.yml) holds the rules; each links to its page in
-[runbooks](runbooks). Name the scrape jobs `passrelay-producer`, `passrelay-consumer` and `passrelay-watch`, as the sample
-[ops/prometheus/prometheus.yml](../ops/prometheus/prometheus.yml) does, and scrape every domain controller.
+[runbooks](runbooks). Name the scrape jobs `passrelay-producer`, `passrelay-consumer` and `passrelay-watch`, as the
+sample [ops/prometheus/prometheus.yml](../ops/prometheus/prometheus.yml) does, and scrape every domain controller.
 
 Alerts reach nobody until Prometheus has an Alertmanager (the sample's `alerting:`) with a receiver, and passrelay ships
 neither. Until then they stand on Prometheus's page Alerts and in Overview.
