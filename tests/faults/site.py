@@ -249,7 +249,10 @@ class Site(Relay):
         service.process.cwd = self.cores
         clock = self.clocks.get(service.name)
         env = dict(os.environ) if clock is None else environment_of(clock)
-        service.process.env = {**env, "PYTHONPATH": str(ROOT)}
+        service.process.env = {
+            **env,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])]),
+        }
         return service
 
     def _producer(self, name: str, source: dict[str, Any]) -> Path:
