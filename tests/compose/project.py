@@ -6,12 +6,12 @@ import json
 import shutil
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.compose.engine import Engine
-from tests.lab.process import run_tool, wait_for
+from tests.lab.process import LabError, run_tool, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "Dockerfile", ".dockerignore")
@@ -19,7 +19,7 @@ _FOLDERS = ("schemas", "producer", "consumer", "ops")
 _BUILT = ("files", "consumer", "watch", "producer", "operator", "demo-files", "demo-setup", "demo-producer")
 _BUILT_FROM_DEBIAN = ("directory", "samba")
 _PYTHON = "3.13"
-_PATIENCE_SECONDS = 240
+_PATIENCE_SECONDS = 600
 # As it is typed by a user, but with the password from standard input and not from a terminal.
 _WHO_AM_I = """
 umask 077
@@ -76,21 +76,23 @@ class Project:
     def wait_until_healthy(self, services: Sequence[str]) -> None:
         """Until every container of these services says so."""
         for service in services:
-            wait_for(
-                lambda name=service: all(health(found) == "healthy" for found in self.containers(name)),  # type: ignore[misc]
-                what=f"{service} is healthy",
-                timeout_seconds=_PATIENCE_SECONDS,
-                interval_seconds=0.5,
-            )
+            self._wait_until_all(service, lambda found: health(found) == "healthy", "is healthy")
 
     def wait_until_done(self, service: str) -> None:
         """Until a service that does its work once has ended with success."""
-        wait_for(
-            lambda: all(state(found) == ("exited", 0) for found in self.containers(service)),
-            what=f"{service} ends with success",
-            timeout_seconds=_PATIENCE_SECONDS,
-            interval_seconds=0.5,
-        )
+        self._wait_until_all(service, lambda found: state(found) == ("exited", 0), "ends with success")
+
+    def _wait_until_all(self, service: str, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
+        try:
+            wait_for(
+                lambda: all(holds(found) for found in self.containers(service)),
+                what=f"{service} {what}",
+                timeout_seconds=_PATIENCE_SECONDS,
+                interval_seconds=0.5,
+            )
+        except LabError as error:
+            told = self.compose("logs", "--tail", "20")
+            raise LabError(f"{error}\n{self.engine.docker('ps', '--all')}\n{told}") from None
 
     def execute(self, service: str, *command: str, stdin: bytes = b"", check: bool = True) -> str:
         """Run a command in the first container of a service."""
