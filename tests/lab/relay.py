@@ -77,7 +77,7 @@ class Service:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
             return str(page.read().decode())
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
         total = 0.0
         for line in self.metrics().splitlines():
