@@ -204,7 +204,8 @@ def test_all_is_well(site: Site) -> None:
         row for row in document["checks"] if row["result"] != "ok"
     ]
     assert document["failures"] == []
-    assert {row["id"] for row in document["checks"]} == set(CHECKS), "the runbook has them all"
+    elsewhere = {check for check in CHECKS if check.startswith("windows.")} | {"keys.hook"}
+    assert {row["id"] for row in document["checks"]} == CHECKS.keys() - elsewhere, "the runbook has them all"
 
 
 def test_the_service_account_sees_less_and_that_is_no_fault(site: Site) -> None:

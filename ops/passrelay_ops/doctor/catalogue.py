@@ -18,7 +18,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "config.domain": ("what [[domain]] names is there", "as it says"),
     "broker.connect": ("the broker's port answers, with TLS and AMQP 0-9-1", "start it, or correct the way to it"),
     "broker.certificate": (
-        "its certificate: signed by ca_file, for the name in url, in its time",
+        "its certificate: signed by ca_file, for the name in url, good for 14 days and more",
         "the right ca_file, a name that stands in it, or a new certificate: the row says which",
     ),
     "broker.client": ("the broker accepts our certificate", "one of a CA that its ssl_options.cacertfile has"),
