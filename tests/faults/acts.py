@@ -95,6 +95,7 @@ class Acts:
             child = service.process.child
             assert child is not None
             child.wait(30)
+            service.process.kill()  # nothing is left to be killed, only what libfaketime leaves behind to be removed
         yield
         service.start()
 
