@@ -239,11 +239,9 @@ class Acts:
 
     @contextmanager
     def _samba_stopped(self) -> Iterator[None]:
-        for pid in self._site.dc.processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._site.signal_samba(signal.SIGSTOP)
         yield
-        for pid in self._site.dc.processes():
-            os.kill(pid, signal.SIGCONT)
+        self._site.signal_samba(signal.SIGCONT)
 
     # -- people and operators ---------------------------------------------------------------------------------------
 

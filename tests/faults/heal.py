@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from datetime import timedelta
 
@@ -17,8 +16,7 @@ def heal(site: Site) -> None:
         node.process.signal(signal.SIGCONT)
         site.on_site(node.start)
     _directories(site)
-    for pid in site.dc.processes():
-        os.kill(pid, signal.SIGCONT)
+    site.signal_samba(signal.SIGCONT)
     if not site.dc.running:
         site.on_site(site.dc.start)
     for service in site.services:

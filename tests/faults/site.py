@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -299,6 +300,12 @@ class Site(Relay):
             and not service.process.running
             and service.process.pid not in self._ended_by_us
         ]
+
+    def signal_samba(self, number: signal.Signals) -> None:
+        """To each of the controller's processes; some of them come and go."""
+        for pid in self.dc.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until the end of the site."""
