@@ -16,11 +16,6 @@ from tests.lab.process import MissingServerError
 _WHY_NOT = pytest.StashKey[str]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker of this ring."""
-    config.addinivalue_line("markers", "compose: docker-compose.yml on a real Docker engine")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is of the ring `compose`."""
     for item in items:
