@@ -32,8 +32,9 @@ def _quiet(relay: Relay, events: int, timeout_seconds: float = 180) -> None:
     )
     streams = {topology.DEAD, topology.JOURNAL, topology.NEWS}
     waiting = {name for name in relay.broker.queue_depths() if name not in streams}
+    # A copy that met a busy directory waits two minutes in its tier.
     wait_for(
-        lambda: not any(relay.broker.queue_depths()[name] for name in waiting), what="empty queues", timeout_seconds=60
+        lambda: not any(relay.broker.queue_depths()[name] for name in waiting), what="empty queues", timeout_seconds=400
     )
 
 
