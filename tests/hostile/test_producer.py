@@ -135,7 +135,7 @@ def test_it_cannot_write_to_a_member_of_idms_admins_whatever_ad_says_of_him(rig:
 @pytest.mark.parametrize(
     "name",
     [
-        "*",
+        "**",
         "{0}*",
         "{0})(uid=*",
         "*)(objectClass=*",
