@@ -38,9 +38,9 @@ _LOOKUP = "hook-lookup"
 
 @pytest.fixture(scope="module")
 def controller(
-    windows_folder: Path, reservations: Reservations, ca: CertificateAuthority
+    windows_folder: Path, reservations: Reservations, ca: CertificateAuthority, request: pytest.FixtureRequest
 ) -> Iterator[DomainController]:
-    dc = DomainController(windows_folder / "samba", reservations, ca)
+    dc = DomainController(windows_folder / f"samba-of-{request.module.__name__}", reservations, ca)
     try:
         dc.start()
     except MissingServerError as error:
