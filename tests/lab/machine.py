@@ -32,7 +32,7 @@ _START = """
 for tree in $1; do mkdir -p "$tree"; echo $$ >"$tree/cgroup.procs"; done
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs tmpfs /run/systemd/nspawn
-rm -rf "$4/work/incompat"
+rm -rf "$4"/*/incompat
 mount -t overlay overlay -o "volatile,lowerdir=$2,upperdir=$3,workdir=$4" "$5"
 shift 5
 exec "$@"
