@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
@@ -26,13 +26,32 @@ class Outgoing:
     properties: pika.BasicProperties
 
 
+@dataclass(eq=False, slots=True)
+class Sent:
+    """Messages that were published together, by their places."""
+
+    open: set[int] = field(default_factory=set)
+    """Not confirmed yet."""
+    safe: set[int] = field(default_factory=set)
+    """The others came back (no queue is bound) or were refused (the queue is full): nobody will get them."""
+
+
+class Channel(Protocol):
+    """Where messages are published and confirmed."""
+
+    def send(self, messages: Iterable[Outgoing]) -> Sent:
+        """Publish all and wait for none."""
+
+    def settle(self, sent: Sent) -> set[int]:
+        """Wait for every confirm of these, and tell the places of those that are safe."""
+
+
 class ConfirmingChannel:
     """A channel of its own in confirm mode: pika's blocking one waits for each single confirm, this one for many."""
 
     def __init__(self, connection: BlockingConnection) -> None:
         self._connection = connection
-        self._tracker: ConfirmTracker[int] = ConfirmTracker()
-        self._safe: set[int] = set()
+        self._tracker: ConfirmTracker[tuple[Sent, int]] = ConfirmTracker()
         self._ready = False
         self._channel: BlockingChannel = connection.channel()
         # Below the blocking channel, which would tell of a return only after the confirm that follows it.
@@ -41,18 +60,27 @@ class ConfirmingChannel:
         inner.confirm_delivery(self._confirmed, callback=self._begin)
         self._wait(lambda: self._ready)
 
-    def publish(self, messages: Iterable[Outgoing]) -> set[int]:
-        """Publish all, wait for every confirm, and tell the places of those that are safe.
+    def send(self, messages: Iterable[Outgoing]) -> Sent:
+        """Publish all and wait for none: confirms come in while anything is read on this connection."""
+        sent = Sent()
+        for place, message in enumerate(messages):
+            sent.open.add(place)
+            # First: the confirm may come within the next call.
+            self._tracker.published(_id(message.properties), (sent, place))
+            self._channel.basic_publish(message.exchange, "", message.body, message.properties, mandatory=True)
+        return sent
 
-        The others came back (no queue is bound) or were refused (the queue is full): nobody will get them.
+    def settle(self, sent: Sent) -> set[int]:
+        """Wait for every confirm of these, and tell the places of those that are safe.
+
         UnavailableError when the broker stops confirming.
         """
-        self._safe.clear()
-        for place, message in enumerate(messages):
-            self._tracker.published(_id(message.properties), place)  # first: the confirm may come within the next call
-            self._channel.basic_publish(message.exchange, "", message.body, message.properties, mandatory=True)
-        self._wait(lambda: not len(self._tracker))
-        return set(self._safe)
+        self._wait(lambda: not sent.open)
+        return sent.safe
+
+    def publish(self, messages: Iterable[Outgoing]) -> set[int]:
+        """Both in one."""
+        return self.settle(self.send(messages))
 
     def _wait(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -67,10 +95,13 @@ class ConfirmingChannel:
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
-        settled: Settled[int] = self._tracker.confirmed(
+        settled: Settled[tuple[Sent, int]] = self._tracker.confirmed(
             method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
         )
-        self._safe.update(settled.safe)
+        for sent, place in settled.safe:
+            sent.safe.add(place)
+        for sent, place in (*settled.safe, *settled.failed):
+            sent.open.discard(place)
 
 
 def _id(properties: pika.BasicProperties) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,22 +14,24 @@ import pytest
 
 from passrelay_consumer.decide import Entry, own_write
 from passrelay_ops import letter_pages
+from passrelay_ops.confirmed import Outgoing, Sent
 from passrelay_ops.dead_letters import KEPT, Letter, Letters, State
 from passrelay_ops.letter_desk import selection_of
 from passrelay_ops.letter_export import FIELDS, harmless, write_csv
 from passrelay_ops.letter_story import MEANINGS, story
 from passrelay_ops.operator_act import MOST_WORDS, Act
-from passrelay_ops.replay import MOST_REPLAYS, plan
+from passrelay_ops.replay import Course, Done, Sealed
+from passrelay_ops.replay_plan import MOST_REPLAYS, plan
 from passrelay_ops.selection import Selection
 from passrelay_ops.standing import Standing, standing
 from passrelay_ops.stream import StreamMessage
-from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import from_datetime, rfc3339
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.message import record_properties
-from passrelay_schemas.record import Record
-from passrelay_schemas.topology import DEAD, queues
+from passrelay_schemas.record import Record, decode
+from passrelay_schemas.topology import DEAD, EVENTS, queues
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.faults.letters import rate_reached
 
@@ -316,3 +319,58 @@ def test_cells_keep_quotes_commas_and_lines_but_nothing_that_a_terminal_obeys() 
     assert cells[0] == 'a "b", c\nd\N{REPLACEMENT CHARACTER}[2J'
     assert out.getvalue().count("\r\n") == 2
     assert harmless(None) == ""
+
+
+# --- the course of a replay
+
+
+class Channel:
+    """A broker that takes everything at once, but not what is published to the exchange `refuses`."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.published: list[Outgoing] = []
+        self.refuses = refuses
+
+    def send(self, messages: Iterable[Outgoing]) -> Sent:
+        places = list(messages)
+        self.published += places
+        return Sent(safe={place for place, message in enumerate(places) if message.exchange != self.refuses})
+
+    def settle(self, sent: Sent) -> set[int]:
+        return sent.safe
+
+    def records(self) -> list[Record]:
+        return [decode(message.body) for message in self.published if message.exchange == DEAD]
+
+
+def test_a_letter_that_fails_anew_before_its_record_is_recorded_as_it_was() -> None:
+    channel, done = Channel(), Done()
+    course = Course(channel, Act("eva@office", "repaired"), done)
+    first, second = Sealed(letter(reason="policy"), 1, b"{}"), Sealed(letter(), 2, b"{}")
+    course.publish([first])
+    first.letter.replays, first.letter.reason = 1, "revoked"  # what the stream tells before the next batch
+    course.publish([second])
+    course.finish()
+    assert [(record.replays, record.reason) for record in channel.records()] == [(1, "policy"), (1, "policy")]
+    assert done.replayed == 2
+
+
+def test_no_record_says_replayed_of_a_letter_that_the_broker_did_not_take() -> None:
+    channel, done = Channel(refuses=EVENTS), Done()
+    course = Course(channel, Act("eva@office", "repaired"), done)
+    course.publish([Sealed(letter(), 1, b"{}")])
+    with pytest.raises(UnavailableError, match="did not take 1"):
+        course.publish([Sealed(letter(), 2, b"{}")])
+    assert not channel.records()
+    assert done.replayed == 0
+
+
+def test_what_was_taken_is_on_record_before_anybody_is_told_of_a_failure() -> None:
+    channel, done = Channel(), Done()
+    course = Course(channel, Act("eva@office", "repaired"), done)
+    course.publish([Sealed(letter(), 1, b"{}")])
+    channel.refuses = EVENTS
+    course.publish([Sealed(letter(), 2, b"{}")])
+    with pytest.raises(UnavailableError, match="did not take 1"):
+        course.finish()
+    assert len(channel.records()) == done.replayed == 1

@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from passrelay_ops import floors, markers
 from passrelay_ops import replay as replaying
+from passrelay_ops import replay_plan as planning
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.comparison import Comparison
 from passrelay_ops.audit.result import Result
@@ -71,7 +72,7 @@ def replay(result: Result, connection: BlockingConnection, notice: Callable[[str
         return set()
     letters = Letters(None, notice).read(read(connection, DEAD))
     selection = Selection(ids=frozenset(owners))
-    plan = replaying.plan((one for one in letters.by_first_failure() if selection.takes(one)), lambda _: Standing.DUE)
+    plan = planning.plan((one for one in letters.by_first_failure() if selection.takes(one)), lambda _: Standing.DUE)
     for out in plan.left_out:
         result.say(owners[out.letter.event_id], f"its dead letter {out.why}: {out.repair}")
     done = replaying.Done()

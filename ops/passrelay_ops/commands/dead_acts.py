@@ -14,6 +14,7 @@ from rich.table import Table
 
 from passrelay_ops import discard as discarding
 from passrelay_ops import replay as replaying
+from passrelay_ops import replay_plan as planning
 from passrelay_ops.connection import connect
 from passrelay_ops.dead_letters import Letter
 from passrelay_ops.interrupt import interruptible
@@ -88,7 +89,7 @@ def replay(
         with connect(desk.settings.broker) as connection, _standings(desk) as standings:
             letters, chosen = desk.letters(connection, selection, most_accounts=None)
             with _bar(report, "looked at in IdM", len(chosen)) as advance:
-                plan = replaying.plan(chosen, _told(standings, advance), overwrite_idm=overwrite_idm, limit=limit)
+                plan = planning.plan(chosen, _told(standings, advance), overwrite_idm=overwrite_idm, limit=limit)
             report["plan"], report["replayed"] = plan.document(), 0
             _say_plan(report, plan, rate)
             if act is None:
@@ -223,16 +224,16 @@ _WORDS = {
 }
 
 
-def _say_plan(report: Report, plan: replaying.Plan, rate: int) -> None:
+def _say_plan(report: Report, plan: planning.Plan, rate: int) -> None:
     report.say(_reasons(list(plan.letters)))
     for standing, words in _WORDS.items():
         if plan.standings[standing]:
             report.say(f"{plan.standings[standing]} {words}")
-    told = [one for one in plan.left_out if one.why != replaying.NOBODY_KNOWS]
+    told = [one for one in plan.left_out if one.why != planning.NOBODY_KNOWS]
     for one in told[:_SHOWN]:
         whose = one.letter.account or "-"
         report.say(f"left out: event {one.letter.event_id} of {whose}: {one.why}: {one.repair}")
-    unknown = [one for one in plan.left_out if one.why == replaying.NOBODY_KNOWS]
+    unknown = [one for one in plan.left_out if one.why == planning.NOBODY_KNOWS]
     for one in unknown[:1]:  # often thousands, and nothing to say of the single one
         report.say(f"left out: {len(unknown)} letters; of each: {one.why}: {one.repair}")
     if len(told) > _SHOWN:
