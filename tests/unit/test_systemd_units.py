@@ -17,7 +17,9 @@ from passrelay_schemas.settings import ROLES
 from passrelay_schemas.settings_file import load
 
 OPS = Path(__file__).resolve().parents[2] / "ops"
-UNITS = sorted((OPS / "systemd").glob("*.service"))
+SERVICES = [OPS / "systemd" / f"passrelay-{name}.service" for name in ("consumer", "producer", "watch")]
+KEEPER = OPS / "systemd" / "passrelay-containers.service"
+UNITS = [*SERVICES, KEEPER]
 INSTALLED = "/opt/passrelay/bin/passrelay"
 MOST_EXPOSURE = 20
 """Tenths of systemd's points, of 100. docs/install.md has what each unit got; versions of systemd differ a little."""
@@ -26,6 +28,7 @@ needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="Debian's package systemd is missing"
 )
 each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+each_service = pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
 
 
 def values(unit: Path, key: str) -> list[str]:
@@ -43,7 +46,15 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_is_a_unit_for_each_service() -> None:
-    assert [unit.stem for unit in UNITS] == ["passrelay-consumer", "passrelay-producer", "passrelay-watch"]
+    assert sorted(UNITS) == sorted((OPS / "systemd").glob("*.service"))
+
+
+@needs_systemd
+def test_a_timer_looks_after_the_containers() -> None:
+    timer = KEEPER.with_suffix(".timer")
+    done = run("systemd-analyze", "--no-pager", "verify", timer)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert values(timer, "OnUnitInactiveSec") == ["30"]
 
 
 @needs_systemd
@@ -63,7 +74,7 @@ def test_it_is_hardened(unit: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@each_unit
+@each_service
 def test_it_starts_a_command_that_exists_and_never_gives_up(unit: Path) -> None:
     (start,) = values(unit, "ExecStart")
     program, *arguments = start.split()
@@ -73,7 +84,7 @@ def test_it_starts_a_command_that_exists_and_never_gives_up(unit: Path) -> None:
     assert values(unit, "StartLimitIntervalSec") == ["0"]
 
 
-@each_unit
+@each_service
 def test_each_credential_is_the_file_of_the_example_and_reaches_its_setting(
     unit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
