@@ -7,8 +7,7 @@ RabbitMQ, a tenth of them of one reason. These are replayed with two consumers r
 with a cheap password scheme; the replay is killed half-way and run again. It ends with exit code 1 when a letter was
 lost, applied twice or touched without being asked for, when the stream alone does not tell who replayed what and why,
 when listing took more than 30 s or 200 MB, or when less than nine tenths of the asked --rate was reached. Directory,
-consumers and colleague run at the lowest priority meanwhile, in their session and among sessions: in production they are
-other machines than the operator's.
+consumers and colleague run at the lowest priority meanwhile: in production they are other machines than the operator's.
 tests/acceptance/test_replay.py is its short form, which judges no time.
 """
 
