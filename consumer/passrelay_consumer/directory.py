@@ -15,13 +15,14 @@ from passrelay_consumer.decide import Entry
 from passrelay_consumer.protection import out_of_use
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_schemas.distinguished_name import folded
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, MarkerError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""

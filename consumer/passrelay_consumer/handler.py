@@ -26,6 +26,7 @@ from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
 from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
 from passrelay_schemas.deny import denied
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.errors import EventError, MalformedError, MarkerError, PolicyError, ProtectedError
@@ -36,7 +37,7 @@ from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import Order, OrderKey
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import ConsumerSettings, DomainSettings
+from passrelay_schemas.settings import ConsumerSettings
 from passrelay_schemas.signing import verify
 from passrelay_schemas.verdict import WAITING_REASONS, Reason, Verdict
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ForeignDomainError
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse
-from passrelay_schemas.settings import DomainSettings
 
 
 def with_password(

@@ -14,9 +14,9 @@ from tenacity.nap import sleep_using_event
 
 from passrelay_consumer.directory import Directory, ProbeResult
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import IdmSettings
 
 _LONGEST_WAIT_SECONDS = 5.0
 """Between probes of servers that are all down: service is back within seconds, and a probe costs next to nothing."""

@@ -13,19 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from passrelay_ops.options import role_of
+from passrelay_schemas.broker_settings import BrokerSettings
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, PassrelayError
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, private_path
 from passrelay_schemas.secret_file import mode_fault, read_secret_file
-from passrelay_schemas.settings import (
-    ROLES,
-    BrokerSettings,
-    ConsumerSettings,
-    DomainSettings,
-    OpsSettings,
-    ProducerSettings,
-    RoleSettings,
-)
+from passrelay_schemas.settings import ROLES, ConsumerSettings, OpsSettings, ProducerSettings, RoleSettings
 from passrelay_schemas.settings_file import load
 
 

@@ -17,8 +17,8 @@ from pika.exceptions import (
 )
 
 from passrelay_schemas.broker import connection_parameters, describe
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError, PassrelayError, UnavailableError
-from passrelay_schemas.settings import BrokerSettings
 
 ACCESS_REFUSED = 403
 NOT_FOUND = 404

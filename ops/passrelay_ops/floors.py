@@ -17,14 +17,15 @@ from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_ops.markers import Whose, explain
 from passrelay_schemas.deny import denied
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND, now, rfc3339, utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
 from passrelay_schemas.setting_values import OWN_MARKER
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 
 def check_allowed(whose: Whose, entry: Entry, protected_groups: Sequence[str]) -> None:

@@ -24,8 +24,8 @@ from passrelay_schemas.keys import (
     write_private,
     write_public,
 )
+from passrelay_schemas.process_settings import KeysSettings
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import KeysSettings
 
 KEPT = timedelta(days=90)
 """How long letters and outcomes keep what is sealed to a key: x-max-age of their streams (topology)."""

@@ -9,7 +9,8 @@ import typer
 
 from passrelay_ops.options import default_path, role_of
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import ROLES, KeysSettings
+from passrelay_schemas.process_settings import KeysSettings
+from passrelay_schemas.settings import ROLES
 from passrelay_schemas.settings_file import load
 
 Folder = Annotated[

@@ -18,7 +18,7 @@ from passrelay_schemas.keys import (
     public_path,
     write_public,
 )
-from passrelay_schemas.settings import KeysSettings
+from passrelay_schemas.process_settings import KeysSettings
 
 
 @dataclass(frozen=True)

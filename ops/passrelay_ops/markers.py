@@ -13,10 +13,11 @@ from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.user_status import account_of
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, MarkerError, PassrelayError, UnavailableError
 from passrelay_schemas.event import Account
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 REPLICATION = (
     "replication is behind or broken: look again in a moment; if it stays, repair it "

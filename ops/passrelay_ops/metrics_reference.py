@@ -15,7 +15,7 @@ from passrelay_ops.watch.metrics import WatchMetrics
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.spool import Spool
 from passrelay_schemas.metrics import Family
-from passrelay_schemas.settings import SpoolSettings
+from passrelay_schemas.source_settings import SpoolSettings
 
 _HEAD = """\
 # Metrics, health and alerts

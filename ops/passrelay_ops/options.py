@@ -11,7 +11,8 @@ import typer
 
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.settings import DEFAULT_DIRECTORY, ROLES
+from passrelay_schemas.settings import ROLES
+from passrelay_schemas.settings_section import DEFAULT_DIRECTORY
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

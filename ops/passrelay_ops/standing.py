@@ -16,10 +16,11 @@ from passrelay_consumer.directory import Directory
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.dead_letters import Letter
 from passrelay_ops.user_status import account_of
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import MarkerError, PassrelayError, UnavailableError
 from passrelay_schemas.filetime import to_datetime
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import FLOOR, Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 _NOBODY = UUID(int=0)
 _REMEMBERED = 5000

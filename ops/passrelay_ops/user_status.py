@@ -18,13 +18,14 @@ from passrelay_consumer.settle import REASON
 from passrelay_ops.dead_letters import ends, read_record, repair
 from passrelay_ops.notes import Notes
 from passrelay_ops.stream import StreamMessage
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, MarkerError, UnavailableError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import rfc3339, to_datetime
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.marker import FLOOR, MUST_CHANGE_DONE, Marker
 from passrelay_schemas.record import Record
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 from passrelay_schemas.strict_json import describe as describe_fault
 from passrelay_schemas.topology import tier_for
 from passrelay_schemas.verdict import FINAL, Verdict

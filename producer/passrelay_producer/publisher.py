@@ -24,6 +24,7 @@ from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.spool import QueuedEvent, Spool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession, describe
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.confirms import ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
@@ -31,7 +32,6 @@ from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, news_properties
-from passrelay_schemas.settings import BrokerSettings
 
 WINDOW = 512
 """Published and not yet confirmed, at most."""

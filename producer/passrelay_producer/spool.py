@@ -23,7 +23,7 @@ from uuid import UUID
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
 from passrelay_producer.spool_file import SpoolFullError, explained, open_file
 from passrelay_schemas.envelope import SealedEvent
-from passrelay_schemas.settings import SpoolSettings
+from passrelay_schemas.source_settings import SpoolSettings
 
 __all__ = ["QueuedEvent", "Spool", "SpoolFullError", "Statistics"]
 

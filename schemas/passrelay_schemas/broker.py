@@ -18,9 +18,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_whe
 from tenacity.nap import sleep_using_event
 
 from passrelay_schemas.amqp_decoding import make_total
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import BrokerSettings
 
 _HEARTBEAT_SECONDS = 30
 _CONNECT_SECONDS = 10

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ForeignDomainError
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.event_id import captured_at
 from passrelay_schemas.order import Order, OrderKey
-from passrelay_schemas.settings import DomainSettings
 
 
 class Enrolments:

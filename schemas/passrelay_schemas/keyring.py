@@ -10,8 +10,8 @@ from typing import Self
 from passrelay_schemas import windows_acl
 from passrelay_schemas.errors import KeyFileError, UnknownKeyError, UntrustedError
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, has_private, private_path, read_private, read_public
+from passrelay_schemas.process_settings import KeysSettings
 from passrelay_schemas.sealing import Opener
-from passrelay_schemas.settings import KeysSettings
 from passrelay_schemas.signing import Signer
 
 

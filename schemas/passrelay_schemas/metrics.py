@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 from passrelay_schemas import __version__
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus
-from passrelay_schemas.settings import BrokerSettings
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 21600, 86400)
 

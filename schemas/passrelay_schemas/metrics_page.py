@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.health import Health, Troubles
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import MetricsSettings
+from passrelay_schemas.process_settings import MetricsSettings
 
 Application = Callable[[Any, Any], Iterable[bytes]]
 

@@ -17,11 +17,12 @@ from passrelay_ops.notes import Notes
 from passrelay_ops.report import printable
 from passrelay_producer import supplemental
 from passrelay_schemas import event as events
+from passrelay_schemas.domain_settings import DomainSettings
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import write_private, write_public
 from passrelay_schemas.logs import Log
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 from tests.hostile import campaign, samples
 from tests.hostile.attributes import parse_entry
 

@@ -16,13 +16,14 @@ from passrelay_consumer.directory import write_changes
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import Entries
 from passrelay_ops.audit.state import Rules, Sight, State, judge
+from passrelay_schemas.domain_settings import DEFAULT_MATCH, DomainSettings
 from passrelay_schemas.errors import MarkerError
 from passrelay_schemas.event import Account
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import from_datetime, rfc3339, utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import DEFAULT_MATCH, DomainSettings, IdmSettings
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import Changes, add, delete, modify
 from tests.lab.enrolment import DOMAIN, DOMAIN_SID

@@ -23,6 +23,7 @@ from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import filetime, keys
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.event import Account, Kind
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keyring import Keyring
@@ -30,7 +31,7 @@ from passrelay_schemas.keys import KeyStatus
 from passrelay_schemas.logs import Log
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import Counters
-from passrelay_schemas.settings import ConsumerSettings, DomainSettings
+from passrelay_schemas.settings import ConsumerSettings
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory import Directory

@@ -22,7 +22,7 @@ from passrelay_ops.commands import idm_setup
 from passrelay_ops.idm import view as view_module
 from passrelay_ops.idm import work
 from passrelay_ops.idm.view import View
-from passrelay_schemas.settings import own_probe
+from passrelay_schemas.idm_settings import own_probe
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import Changes, add, delete, modify

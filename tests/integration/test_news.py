@@ -18,12 +18,12 @@ from passrelay_ops.news import EVERYTHING, Heard, State, hear, latest, liveness
 from passrelay_ops.stream import read
 from passrelay_schemas import __version__, topology
 from passrelay_schemas import news as documents
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.news import News
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import BrokerSettings
 from passrelay_schemas.strict_json import b64url
 from passrelay_schemas.verdict import Reason
 from tests.lab.broker import Broker

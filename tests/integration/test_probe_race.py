@@ -8,8 +8,8 @@ import pytest
 
 from passrelay_consumer.directory import Changes, ProbeResult
 from passrelay_consumer.directory import Directory as ConsumerDirectory
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import IdmSettings
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.ipa_directory import IpaDirectory

@@ -26,14 +26,15 @@ from passrelay_producer.publisher import WINDOW, Publisher
 from passrelay_producer.sources import Page
 from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas import keys, topology
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse
 from passrelay_schemas.logs import Log
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import BrokerSettings, SpoolSettings
 from passrelay_schemas.signing import Signer, verify
+from passrelay_schemas.source_settings import SpoolSettings
 from tests.lab.broker import Broker
 from tests.lab.enrolment import DOMAIN_SID, Enrolment, change, toml
 from tests.lab.folder import CANARY, canary_password, find_canary

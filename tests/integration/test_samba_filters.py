@@ -9,7 +9,7 @@ import pytest
 
 from passrelay_producer.filters import Rule
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import FilterSettings
+from passrelay_schemas.filter_settings import FilterSettings
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.folder import LabFolder, canary_password
 from tests.lab.network import Reservations

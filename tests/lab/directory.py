@@ -17,7 +17,7 @@ from ldap3.core.results import RESULT_INVALID_CREDENTIALS
 from passrelay_ops.idm.ldif import render
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import wanted
-from passrelay_schemas.settings import own_probe
+from passrelay_schemas.idm_settings import own_probe
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.directory_connection import close, ldaps_connection
 from tests.lab.directory_template import (

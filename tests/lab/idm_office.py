@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from passrelay_consumer.directory import Directory as ConsumerDirectory
 from passrelay_consumer.directory import ProbeResult
 from passrelay_ops.cli import app
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import IdmSettings
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import demand
 from tests.lab.enrolment import DOMAIN, DOMAIN_SID, toml

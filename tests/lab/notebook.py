@@ -12,8 +12,9 @@ from passrelay_producer.filters import Rule
 from passrelay_producer.sources import AccountState, Page, Pending
 from passrelay_producer.sources.samba import SambaSource
 from passrelay_schemas.event import PasswordChanged
+from passrelay_schemas.filter_settings import FilterSettings
 from passrelay_schemas.logs import Log
-from passrelay_schemas.settings import FilterSettings, SambaSourceSettings
+from passrelay_schemas.source_settings import SambaSourceSettings
 from tests.lab.samba import DomainController
 
 _TIMEOUT_SECONDS = 30

@@ -14,12 +14,14 @@ from passrelay_consumer.disposition import Again, Disposition, Dropped, Final, L
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.outcome import Delivery, Outcome
 from passrelay_consumer.progress import Progress
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.envelope import ProtectedHeader
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.filetime import UNITS_PER_SECOND, from_datetime
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.message import Counters
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import ConsumerSettings, DomainSettings, IdmSettings
+from passrelay_schemas.settings import ConsumerSettings
 from passrelay_schemas.verdict import Verdict
 from tests.unit.builders import DOMAIN, DOMAIN_SID, PASSWORD, PRODUCER, event
 from tests.unit.suppliers import BEGIN, MemoryDirectory, Supplier

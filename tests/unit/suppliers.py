@@ -12,7 +12,7 @@ import ldap3
 
 from passrelay_consumer.directory import Changes, Directory, generalized_time, parse_generalized_time
 from passrelay_consumer.result_codes import DirectoryError
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 DN = "uid=alice,cn=users,cn=accounts,dc=idm,dc=test"
 BEGIN = datetime(2026, 11, 24, 12, tzinfo=UTC)

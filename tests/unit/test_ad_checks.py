@@ -16,9 +16,9 @@ from passrelay_ops.ad.view import Member, Shown, View, dns_name, generalized_tim
 from passrelay_ops.check import Result, Row
 from passrelay_ops.commands.ad import exit_code
 from passrelay_ops.news import Heard, Unbelieved
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.news import News
-from passrelay_schemas.settings import DomainSettings
 from passrelay_schemas.verdict import Reason
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -21,11 +21,12 @@ from passrelay_ops.audit.result import Result
 from passrelay_ops.audit.state import Rules, Sight, State
 from passrelay_ops.report import Report
 from passrelay_producer.metadata import UNICODE_PWD
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND, utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID
 
 SID = bytes([1, 5, 0, 0, 0, 0, 0, 5]) + struct.pack("<5I", 21, 1, 2, 3, 1105)

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from passrelay_ops.audit.match import Matcher
+from passrelay_schemas.domain_settings import DEFAULT_MATCH
 from passrelay_schemas.event import Account
-from passrelay_schemas.settings import DEFAULT_MATCH
 
 
 def account(name: str, upn: str | None = None, number: int = 1) -> Account:

@@ -13,9 +13,9 @@ from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from passrelay_schemas.broker import connection_parameters, describe
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import BrokerSettings
 from tests.lab.certificates import Certificate, CertificateAuthority
 from tests.lab.folder import CANARY
 

@@ -14,11 +14,11 @@ import pytest
 from passrelay_ops.connection import connect
 from passrelay_schemas import logs
 from passrelay_schemas.broker import BrokerSession
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.logs import Log
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import BrokerSettings
 from tests.lab.process import wait_for
 
 

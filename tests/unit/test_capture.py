@@ -26,7 +26,7 @@ from passrelay_schemas.event import PasswordChanged, decode
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus
 from passrelay_schemas.logs import Log
-from passrelay_schemas.settings import SpoolSettings
+from passrelay_schemas.source_settings import SpoolSettings
 from tests.lab.enrolment import Enrolment, change
 from tests.lab.folder import CANARY, canary_password, find_canary
 

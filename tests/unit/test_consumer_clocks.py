@@ -23,9 +23,9 @@ from passrelay_consumer.producer_clocks import BEHIND_SECONDS, PERIOD_SECONDS, P
 from passrelay_consumer.servers import Servers
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.logs import Log
 from passrelay_schemas.message import Counters
-from passrelay_schemas.settings import IdmSettings
 from passrelay_schemas.topology import TIERS
 from passrelay_schemas.verdict import Verdict
 from tests.unit.builders import EVENT_ID, PRODUCER, Party

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from passrelay_schemas.distinguished_name import canonical, common_suffix, components, folded, parent
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 SERVICE = "uid=passrelay,cn=sysaccounts,cn=etc,dc=idm,dc=test"
 

@@ -18,7 +18,8 @@ from passrelay_producer.sources import PendingReason
 from passrelay_producer.spool import Statistics
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate
 from passrelay_schemas.news import News
-from passrelay_schemas.settings import OpsSettings, ProducerSettings, SambaSourceSettings
+from passrelay_schemas.settings import OpsSettings, ProducerSettings
+from passrelay_schemas.source_settings import SambaSourceSettings
 from passrelay_schemas.verdict import Reason
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

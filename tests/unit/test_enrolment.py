@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.enrolment import Enrolments, check_event, order_key
 from passrelay_schemas.errors import ForeignDomainError
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.event_id import captured_at
 from passrelay_schemas.order import Order, OrderKey
-from passrelay_schemas.settings import DomainSettings
 from tests.lab.folder import CANARY
 from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, EVENT_ID, event
 

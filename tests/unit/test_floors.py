@@ -12,12 +12,12 @@ from passrelay_ops.floors import check_allowed, floor_changes, lowered_or_raised
 from passrelay_ops.markers import Whose
 from passrelay_ops.user_status import in_words
 from passrelay_schemas import filetime
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.enrolment import order_key
 from passrelay_schemas.errors import ConfigurationError, SafetyError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.marker import FLOOR, Marker
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings
 from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, GUID, event
 
 AD = DomainSettings(name=DOMAIN, sid=DOMAIN_SID, search_base="dc=test")

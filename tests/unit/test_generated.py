@@ -68,7 +68,7 @@ def test_the_page_explains_every_key(role: str) -> None:
                 walk(inner, f"{section}.{key}".strip("."))
             else:
                 assert f"| `{key}` |" in page
-                assert field.description, f"[{section}] {key} has no docstring in settings.py"
+                assert field.description, f"[{section}] {key} has no docstring"
 
     walk(ROLES[role], "")
 

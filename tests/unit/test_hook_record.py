@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from passrelay_consumer.hook_part import with_password
 from passrelay_schemas import limits
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import (
     EmptyPasswordError,
     ForeignDomainError,
@@ -25,7 +26,6 @@ from passrelay_schemas.hook_record import BYTES, HookRecord, TornError
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
 from passrelay_schemas.sealing import Opener, seal_event
-from passrelay_schemas.settings import DomainSettings
 from passrelay_schemas.suites import MLKEM768_X25519, P256
 from tests.lab.folder import CANARY
 from tests.unit.builders import CHANGED_AT, DOMAIN, DOMAIN_SID, PASSWORD, PRODUCER, Party, event, flipped

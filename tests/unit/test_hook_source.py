@@ -27,7 +27,7 @@ from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.keys import KeyUse, generate
 from passrelay_schemas.logs import Log
-from passrelay_schemas.settings import HookSourceSettings
+from passrelay_schemas.source_settings import HookSourceSettings
 from tests.unit.builders import DOMAIN, DOMAIN_SID, PRODUCER
 from tests.unit.hook_records import RID, hook_record, name, put
 from tests.unit.test_samba_change import FINE, GUID, HERE, READING

@@ -24,8 +24,9 @@ from passrelay_ops.idm.server import Attributes
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.view import View
 from passrelay_schemas.distinguished_name import folded, parent
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 from tests.lab.enrolment import toml
 from tests.lab.folder import CANARY
 

@@ -16,8 +16,9 @@ from passrelay_ops.check import Result, Row
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.view import look
+from passrelay_schemas.domain_settings import DomainSettings
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 from tests.lab.folder import canary_password
 
 SERVICE = "uid=passrelay,cn=sysaccounts,cn=etc,dc=idm,dc=test"

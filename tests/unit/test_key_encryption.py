@@ -12,8 +12,8 @@ from passrelay_schemas.errors import KeyFileError
 from passrelay_schemas.key_encryption import CIPHER
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, KeyUse, generate, private_path, read_private, write_private, write_public
+from passrelay_schemas.process_settings import KeysSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import KeysSettings
 from passrelay_schemas.strict_json import b64url
 from tests.lab.folder import CANARY, canary_password
 from tests.unit.builders import changed

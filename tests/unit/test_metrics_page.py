@@ -14,14 +14,15 @@ from prometheus_client import CollectorRegistry
 
 from passrelay_ops import metrics_reference
 from passrelay_schemas import metrics_page
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.health import Health, Pulse, dead
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyStatus, write_public
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.metrics import CommonMetrics
+from passrelay_schemas.process_settings import MetricsSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import BrokerSettings, MetricsSettings
 from tests.unit.builders import Party
 
 ROOT = Path(__file__).resolve().parents[2]

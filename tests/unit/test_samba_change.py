@@ -22,7 +22,7 @@ from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_producer.supplemental import SAMBA_GPG, OpenPgpKeyFile
 from passrelay_schemas.event import Kind
 from passrelay_schemas.filetime import UNITS_PER_SECOND
-from passrelay_schemas.settings import FilterSettings
+from passrelay_schemas.filter_settings import FilterSettings
 from tests.lab.folder import CANARY
 from tests.unit import test_metadata, test_supplemental
 

@@ -11,22 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from passrelay_schemas.broker_settings import BrokerSettings
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.filter_settings import FilterSettings
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.order import Order
+from passrelay_schemas.process_settings import MetricsSettings
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.setting_values import is_loopback
-from passrelay_schemas.settings import (
-    ROLES,
-    BrokerSettings,
-    ConsumerSettings,
-    DomainSettings,
-    FilterSettings,
-    IdmSettings,
-    MetricsSettings,
-    OpsSettings,
-    ProducerSettings,
-    RoleSettings,
-)
+from passrelay_schemas.settings import ROLES, ConsumerSettings, OpsSettings, ProducerSettings, RoleSettings
 from passrelay_schemas.settings_file import load
 from tests.lab.folder import CANARY
 

@@ -20,7 +20,7 @@ from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas.envelope import ProtectedHeader, SealedEvent
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
-from passrelay_schemas.settings import SpoolSettings
+from passrelay_schemas.source_settings import SpoolSettings
 
 KEY = "A" * 24
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -270,7 +270,7 @@ def test_committed_events_survive_a_killed_process(path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path\n"
         "from passrelay_producer.sources import Page; from passrelay_producer.spool import Spool\n"
-        "from passrelay_schemas.settings import SpoolSettings; from tests.unit.test_spool import sealed\n"
+        "from passrelay_schemas.source_settings import SpoolSettings; from tests.unit.test_spool import sealed\n"
         "spool = Spool(SpoolSettings(path=Path(sys.argv[1])))\n"
         "spool.commit(Page(cursor={'at': '1'}), [sealed(), sealed()])\n"
         "os.kill(os.getpid(), 9)\n"

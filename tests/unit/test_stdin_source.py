@@ -18,12 +18,14 @@ from passrelay_producer.sources import AccountState, Excluded, Page, Pending
 from passrelay_producer.sources.stdin import LineSplitter, StdinSource
 from passrelay_producer.sources.stdin_line import parse_line
 from passrelay_schemas import filetime, limits
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.enrolment import check_event
 from passrelay_schemas.errors import ConfigurationError, EventError, PassrelayError, TooLargeError
 from passrelay_schemas.event import Kind, PasswordChanged
 from passrelay_schemas.event_id import new_event_id
+from passrelay_schemas.filter_settings import FilterSettings
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, FilterSettings, StdinSourceSettings
+from passrelay_schemas.source_settings import StdinSourceSettings
 from tests.lab.folder import CANARY, canary_password
 
 SID = "S-1-5-21-1-2-3"

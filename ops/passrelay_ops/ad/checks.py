@@ -11,8 +11,8 @@ from passrelay_ops.ad.presented import Distrust, Presented
 from passrelay_ops.ad.view import Shown, View
 from passrelay_ops.check import Result, Row
 from passrelay_ops.news import Heard
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.filetime import rfc3339
-from passrelay_schemas.settings import DomainSettings
 
 CLOCK_SECONDS = 60
 """How far a controller's clock may be from ours: what docs/adr/0010-clocks.md takes for a clock that is off."""

@@ -10,9 +10,9 @@ import ldap3
 
 from passrelay_consumer.connection import bind, call, close, connect, server_words
 from passrelay_consumer.result_codes import DirectoryError
+from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import UnavailableError
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import AdSettings
 
 Attributes = Mapping[str, tuple[bytes, ...]]
 """An entry's values as they were sent, by attribute name in lower case; what has no value is left out."""

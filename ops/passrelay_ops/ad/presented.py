@@ -13,7 +13,7 @@ from cryptography import x509
 from passrelay_consumer.connection import close, connect
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.idm.certificate import UnverifiedTls
-from passrelay_schemas.settings import AdSettings
+from passrelay_schemas.domain_settings import AdSettings
 
 
 class Distrust(StrEnum):

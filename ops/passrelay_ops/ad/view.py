@@ -13,9 +13,9 @@ from passrelay_ops.ad import presented
 from passrelay_ops.ad.controller import Attributes, Controller
 from passrelay_ops.ad.presented import Presented
 from passrelay_schemas.distinguished_name import components, folded, parent
+from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.settings import AdSettings
 
 _DSA = "(|(objectClass=nTDSDSA)(objectClass=server))"
 _DSA_ATTRIBUTES = ("objectClass", "objectCategory", "msDS-HasDomainNCs", "hasMasterNCs", "dNSHostName")

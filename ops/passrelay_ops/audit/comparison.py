@@ -13,9 +13,10 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import BATCH, Entries
 from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, elsewhere, judge
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 Item = TypeVar("Item")
 _OF_THE_MOMENT = frozenset({State.BEHIND, State.NEVER_SYNCED})

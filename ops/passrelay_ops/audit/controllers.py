@@ -12,8 +12,8 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.ad.controller import Controller, reach
 from passrelay_ops.audit import account
 from passrelay_ops.audit.account import AdAccount
+from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import AdSettings
 
 _TOGETHER = 100
 """So many users are asked for in one search."""

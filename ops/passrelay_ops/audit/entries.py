@@ -14,10 +14,11 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.match import Matcher
 from passrelay_ops.audit.state import Sight
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import MarkerError
 from passrelay_schemas.event import Account
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 BATCH = 50
 """So many users are searched at once: a server tests every hit against the names of all (measured: 40 cost least)."""

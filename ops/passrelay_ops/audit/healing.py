@@ -27,8 +27,10 @@ from passrelay_ops.selection import Selection
 from passrelay_ops.standing import Standing
 from passrelay_ops.stream import read
 from passrelay_producer import service
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import PassrelayError, SafetyError
-from passrelay_schemas.settings import DomainSettings, IdmSettings, ProducerSettings
+from passrelay_schemas.idm_settings import IdmSettings
+from passrelay_schemas.settings import ProducerSettings
 from passrelay_schemas.settings_file import load
 from passrelay_schemas.topology import DEAD
 

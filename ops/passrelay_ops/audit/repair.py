@@ -12,9 +12,11 @@ from passrelay_ops.audit.whereabouts import IN_FLIGHT, Trace, Whereabouts
 from passrelay_ops.connection import connect, server_version
 from passrelay_ops.notes import Notes
 from passrelay_ops.report import Report
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import PassrelayError
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings, ProducerSettings
+from passrelay_schemas.settings import OpsSettings, ProducerSettings
 
 _NAMED = 10
 """So many of those whom --overwrite-idm concerns are named."""

@@ -9,8 +9,9 @@ from passrelay_ops.audit import comparison
 from passrelay_ops.audit.comparison import Comparison
 from passrelay_ops.audit.controllers import Controllers
 from passrelay_ops.report import Report
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import DomainSettings, IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 _REPAIR = "nothing is proven there: start it or repair the way to it, then again"
 

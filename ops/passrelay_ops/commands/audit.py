@@ -24,9 +24,10 @@ from passrelay_ops.audit.sides import sides
 from passrelay_ops.audit.state import State
 from passrelay_ops.options import AsJson, OpsConfig, default_path
 from passrelay_ops.report import Report, printable
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings, OpsSettings, ProducerSettings
+from passrelay_schemas.settings import OpsSettings, ProducerSettings
 from passrelay_schemas.settings_file import load
 
 _CONFIG = default_path("ops")

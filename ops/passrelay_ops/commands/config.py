@@ -8,7 +8,7 @@ from passrelay_ops import config_check
 from passrelay_ops.options import AnyConfig, AsJson, RoleName
 from passrelay_ops.report import Report
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import DEFAULT_DIRECTORY
+from passrelay_schemas.settings_section import DEFAULT_DIRECTORY
 
 app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 

@@ -19,7 +19,7 @@ from passrelay_ops.idm.login import DIRECTORY_MANAGER, ask
 from passrelay_ops.options import AsJson
 from passrelay_ops.report import FAULT, Report
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import DEFAULT_DIRECTORY
+from passrelay_schemas.settings_section import DEFAULT_DIRECTORY
 
 Configs = Annotated[
     list[Path] | None,

@@ -18,11 +18,12 @@ from passrelay_ops.markers import View, Whose
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path, parse_moment
 from passrelay_ops.report import FAULT, Report
 from passrelay_ops.user_status import describe_marker, in_words
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import from_datetime
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.limits import MAX_KVNO
 from passrelay_schemas.marker import Marker
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 app = typer.Typer(help="What is done at the IdM servers.", no_args_is_help=True)
 marker_app = typer.Typer(help="The marker: which AD change an entry's password came from.", no_args_is_help=True)

@@ -14,7 +14,7 @@ from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import Report
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.filetime import rfc3339
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 _CONFIG = default_path("ops")
 _COMPARE = "openssl x509 -in /etc/ipa/ca.crt -noout -fingerprint -sha256"

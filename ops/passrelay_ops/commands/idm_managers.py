@@ -19,7 +19,7 @@ from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import Report
 from passrelay_schemas.distinguished_name import canonical
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 app = typer.Typer(help=f"{MANAGERS} on every IdM server. {managers.WARNING}", no_args_is_help=True)
 _CONFIG = default_path("ops")

@@ -21,8 +21,10 @@ from passrelay_ops.idm.templates import Wanted, wanted
 from passrelay_ops.idm.view import View, look
 from passrelay_ops.options import AsJson, OpsConfig, Yes, default_path
 from passrelay_ops.report import FAULT, Report
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import DomainSettings, IdmSettings, OpsSettings
+from passrelay_schemas.idm_settings import IdmSettings
+from passrelay_schemas.settings import OpsSettings
 from passrelay_schemas.settings_file import load
 
 _CONFIG = default_path("ops")

@@ -20,9 +20,9 @@ from passrelay_ops.doctor import rights
 from passrelay_ops.doctor.greeting import Greeting, greet
 from passrelay_ops.doctor.rights import Answer, Right
 from passrelay_ops.topology import Finding, State
+from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import PassrelayError
 from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.settings import BrokerSettings
 from passrelay_schemas.topology import EVENTS
 
 OLDEST = (3, 10)

@@ -22,8 +22,8 @@ from passrelay_ops.idm.site import Site
 from passrelay_ops.idm.templates import wanted
 from passrelay_ops.idm.view import View
 from passrelay_ops.idm.view import look as look_at_set_up
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.settings import IdmSettings
 
 CLOCK = timedelta(seconds=60)
 """As consumers tell it (docs/adr/0010-clocks.md)."""

@@ -15,20 +15,15 @@ from passrelay_ops.doctor.host import HostFile
 from passrelay_ops.idm.login import Login
 from passrelay_ops.idm.site import Site
 from passrelay_ops.news import Heard
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import PassrelayError
 from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import (
-    ConsumerSettings,
-    DomainSettings,
-    HookSourceSettings,
-    IdmSettings,
-    OpsSettings,
-    ProducerSettings,
-    RoleSettings,
-)
+from passrelay_schemas.settings import ConsumerSettings, OpsSettings, ProducerSettings, RoleSettings
+from passrelay_schemas.source_settings import HookSourceSettings
 from passrelay_schemas.topology import NEWS
 
 _OF_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid")

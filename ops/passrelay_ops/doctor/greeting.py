@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from passrelay_schemas.broker import connection_parameters
-from passrelay_schemas.settings import BrokerSettings
+from passrelay_schemas.broker_settings import BrokerSettings
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = 1

@@ -18,7 +18,8 @@ from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_producer.supplemental import ClearTextError, OpenPgpKeyFile, clear_text
 from passrelay_schemas.errors import ConfigurationError, PassrelayError, UnavailableError
 from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.settings import ProducerSettings, SambaSourceSettings
+from passrelay_schemas.settings import ProducerSettings
+from passrelay_schemas.source_settings import SambaSourceSettings
 
 OPTION = "password hash gpg key ids"
 _IDS = (

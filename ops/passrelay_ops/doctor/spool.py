@@ -8,7 +8,8 @@ from pathlib import Path
 from passrelay_ops.check import Result, Row
 from passrelay_producer.spool import Spool, Statistics
 from passrelay_schemas.errors import PassrelayError
-from passrelay_schemas.settings import ProducerSettings, SpoolSettings
+from passrelay_schemas.settings import ProducerSettings
+from passrelay_schemas.source_settings import SpoolSettings
 
 LEAST_FREE_BYTES = 100_000_000
 """Some 20,000 changes: below it there is time to make room before capturing waits."""

@@ -9,7 +9,7 @@ from passrelay_producer.windows import ACCOUNT, HOOK, SERVICE, machine, packages
 from passrelay_producer.windows.facts import Facts, Role, ServiceState
 from passrelay_producer.windows.manager import LOGON_REPAIR, why_not
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
-from passrelay_schemas.settings import HookSourceSettings
+from passrelay_schemas.source_settings import HookSourceSettings
 from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strangers
 
 LONGEST_WAIT_SECONDS = 600

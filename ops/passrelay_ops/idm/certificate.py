@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from passrelay_consumer.connection import PinnedTls, call, close, connect, server_words
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_schemas.errors import ConfigurationError, SafetyError
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 _ATTRIBUTE = "cACertificate;binary"
 _BY_HAND = "copy /etc/ipa/ca.crt from an IdM server"

@@ -17,7 +17,7 @@ from passrelay_ops.idm.plan import Step, grouped, made, missing
 from passrelay_ops.idm.server import Server
 from passrelay_ops.idm.view import View, unusable
 from passrelay_schemas.distinguished_name import folded
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 WARNING = (
     "Whoever is in this list sets passwords that no policy checks, neither strength nor history, and that do not "

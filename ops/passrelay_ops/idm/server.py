@@ -12,8 +12,8 @@ from passrelay_consumer.connection import bind, call, close, connect, server_wor
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.idm.ldif import Change, FromFile, Record, Value
 from passrelay_ops.idm.login import Login
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import IdmSettings
 
 Attributes = Mapping[str, tuple[str, ...]]
 """An entry's values as text, by attribute name in lower case."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from passrelay_schemas.distinguished_name import canonical, common_suffix, components
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.setting_values import OWN_MARKER, OWN_PROOF
-from passrelay_schemas.settings import DomainSettings, IdmSettings
 
 _MEANS_SOMETHING = re.compile(r'["?%{}()*\\]')
 """What an access rule, its LDAP URL or its filter would not read as part of a DN."""

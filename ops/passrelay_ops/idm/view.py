@@ -17,8 +17,8 @@ from passrelay_ops.idm.server import Attributes, Server
 from passrelay_ops.idm.site import Site
 from passrelay_schemas.distinguished_name import canonical, components, folded, parent
 from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import IdmSettings
 
 SCHEMA_DN = "cn=schema"
 _BAD_LOGIN = 49

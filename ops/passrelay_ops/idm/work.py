@@ -14,7 +14,7 @@ from passrelay_ops.idm.plan import Step
 from passrelay_ops.idm.server import Server
 from passrelay_ops.idm.view import View
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
-from passrelay_schemas.settings import IdmSettings
+from passrelay_schemas.idm_settings import IdmSettings
 
 REPLICATION_SECONDS = 30.0
 """How long the tree may take to every other server before the command says that it is missing there."""

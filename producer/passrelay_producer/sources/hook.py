@@ -18,9 +18,10 @@ from passrelay_producer.sources.hook_reader import HookReader
 from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.filter_settings import FilterSettings
 from passrelay_schemas.hook_record import HookRecord, TornError
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import FilterSettings, HookSourceSettings
+from passrelay_schemas.source_settings import HookSourceSettings
 
 PAGE_RECORDS = 128
 """So many records are committed together."""

@@ -16,7 +16,7 @@ from passrelay_producer.sources.samba_account import VERSIONED, sid_text
 from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas.errors import UnavailableError
 from passrelay_schemas.secret_file import read_secret_file
-from passrelay_schemas.settings import HookSourceSettings
+from passrelay_schemas.source_settings import HookSourceSettings
 
 _PORTS = {"ldaps": 636, "ldap": 389}
 

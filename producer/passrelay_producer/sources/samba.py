@@ -21,8 +21,9 @@ from passrelay_producer.sources.samba_reader import REST, Reader, Sweep, parts
 from passrelay_producer.sources.samba_scope import Moved, SambaScope
 from passrelay_producer.supplemental import OpenPgpKeyFile
 from passrelay_schemas.errors import ConfigurationError, KeyFileError, UnavailableError
+from passrelay_schemas.filter_settings import FilterSettings
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.settings import FilterSettings, SambaSourceSettings
+from passrelay_schemas.source_settings import SambaSourceSettings
 
 FULL_SECONDS = 30
 """DirSync runs at least this often, whatever the USN says."""

@@ -10,7 +10,7 @@ from passrelay_producer.filters import Filter, Rule
 from passrelay_producer.sources.samba_account import Found
 from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas.errors import ConfigurationError
-from passrelay_schemas.settings import FilterSettings
+from passrelay_schemas.filter_settings import FilterSettings
 
 _NAMES = "sAMAccountName distinguishedName objectSid"
 _OU_CLASSES = "organizationalUnit container"

@@ -25,9 +25,11 @@ from passrelay_producer.filters import Filter
 from passrelay_producer.sources import About, Excluded, Memory, Page, Result
 from passrelay_producer.sources.stdin_line import ExcludedError, parse_line
 from passrelay_schemas import filetime, limits
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, EventError, PassrelayError, TooLargeError
 from passrelay_schemas.event import PasswordChanged
-from passrelay_schemas.settings import DomainSettings, FilterSettings, StdinSourceSettings
+from passrelay_schemas.filter_settings import FilterSettings
+from passrelay_schemas.source_settings import StdinSourceSettings
 
 _CHUNK_BYTES = 65536
 """What a Linux pipe holds."""

@@ -11,10 +11,10 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from passrelay_producer.filters import Exclusion, Filter, Subject
 from passrelay_schemas import filetime, limits
+from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ForeignDomainError, MalformedError, ProtectedError
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.order import Order
-from passrelay_schemas.settings import DomainSettings
 from passrelay_schemas.strict_json import parse_object, validate
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
