@@ -246,6 +246,17 @@ def test_the_page_makes_services_that_carry_passwords_and_come_back_after_a_rebo
     assert hits == []
 
 
+def test_pipx_puts_the_command_where_the_units_look_for_it(site: Site) -> None:
+    broker = site.machines["broker"]  # passrelay is on it in no other way
+    (block,) = re.findall(r"^```sh with-pipx\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    broker.run(block)
+    assert broker.run("/opt/passrelay/bin/passrelay --version").startswith("passrelay ")
+    # As the services see it.
+    broker.run(
+        "systemd-run --wait --quiet -p ProtectHome=yes -p ProtectSystem=strict /opt/passrelay/bin/passrelay --version"
+    )
+
+
 def running(site: Site) -> None:
     for name, services in SERVICES.items():
         for service in services:

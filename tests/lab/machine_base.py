@@ -27,7 +27,7 @@ PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 # What an installation of Debian has and debootstrap's smallest variant lacks.
 _SYSTEM = ("systemd", "systemd-sysv", "dbus", "ca-certificates", "openssl", "iproute2", "procps", "less")
 # What docs/install.md installs, and what makes a host a domain controller.
-_ARCHIVES = ("python3-venv", "rabbitmq-server", "gpg", "gpg-agent", "samba-ad-dc", "krb5-user")
+_ARCHIVES = ("python3-venv", "pipx", "rabbitmq-server", "gpg", "gpg-agent", "samba-ad-dc", "krb5-user")
 _SECONDS = 1800
 
 

@@ -15,8 +15,8 @@ from tests.lab.process import MissingServerError
 
 ACCOUNT = "rabbitmq"
 BIN = Path("/usr/lib/rabbitmq/bin")
-# Read when the tests are loaded: later no PASSRELAY_ setting from outside is left.
-_ROOT = os.environ.get("PASSRELAY_LAB_RABBITMQ", "")
+# Taken when the tests are loaded: no setting of passrelay from outside may reach the commands that they run.
+_ROOT = os.environ.pop("PASSRELAY_LAB_RABBITMQ", "")
 # The node sees the lab's folders under their own names. Its account is a number: the folder may name it otherwise.
 _ENTER = """
 root=$1 temporary=$2 account=$3
