@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from passrelay_ops import config_check
 from passrelay_ops.cli import app
 from passrelay_ops.commands import config as config_command
+from passrelay_ops.config_files import Fault
 from passrelay_schemas.keys import KeyStatus, KeyUse, generate, write_private, write_public
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.enrolment import toml
@@ -342,7 +343,7 @@ def test_every_file_of_the_host_is_checked(
 
 def test_check_is_a_function_of_the_file(tmp_path: Path) -> None:
     assert config_check.check(tmp_path / "ops.toml") == [
-        config_check.Fault(str(tmp_path / "ops.toml"), "missing: write it, or name another with --config")
+        Fault(str(tmp_path / "ops.toml"), "missing: write it, or name another with --config")
     ]
 
 

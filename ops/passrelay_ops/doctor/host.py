@@ -9,7 +9,7 @@ from pathlib import Path
 
 from passrelay_ops import config_check
 from passrelay_ops.check import Result, Row
-from passrelay_ops.config_check import Fault
+from passrelay_ops.config_files import Fault
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.order import Order
 from passrelay_schemas.settings import ROLES, OpsSettings, ProducerSettings, RoleSettings
