@@ -22,8 +22,6 @@ FOLDER = "HOSTILE_FOLDER"
 MEMORY = Path("/dev/shm")
 BLOCK = 1000
 """Inputs of one seed."""
-SLOW = 10
-"""A slow parser gets so many times fewer inputs."""
 
 
 @dataclass
@@ -77,13 +75,6 @@ def run_block(parser: str, block: int) -> Block:
             result.findings.append(Finding(parser, block, number, seen["error"], seen["at"], text))
     result.seconds = time.perf_counter() - began
     return result
-
-
-def blocks_for(parser: str, wanted: int) -> int:
-    """How many blocks the wanted number of inputs takes."""
-    from tests.hostile.parsers import PARSERS
-
-    return max(1, wanted // (SLOW if PARSERS[parser].slow else 1) // BLOCK)
 
 
 @contextmanager

@@ -28,8 +28,6 @@ class Parser:
     mutate: Mutate
     call: Callable[[bytes], object]
     errors: tuple[type[Exception], ...] = ()
-    slow: bool = False
-    """A file of this host that takes a millisecond or more: a tenth of the inputs."""
 
 
 PARSERS = {
@@ -106,7 +104,6 @@ PARSERS = {
             mutations.mutate_bytes,
             host_calls.openpgp_key,
             (KeyFileError,),
-            slow=True,
         ),
         Parser(
             "consumer_settings",
@@ -114,7 +111,6 @@ PARSERS = {
             mutations.mutate_lines,
             host_calls.consumer_settings,
             (ConfigurationError,),
-            slow=True,
         ),
         Parser(
             "producer_settings",
@@ -122,7 +118,6 @@ PARSERS = {
             mutations.mutate_lines,
             host_calls.producer_settings,
             (ConfigurationError,),
-            slow=True,
         ),
         Parser(
             "environment",
@@ -130,7 +125,6 @@ PARSERS = {
             mutations.mutate_lines,
             host_calls.environment,
             (ConfigurationError,),
-            slow=True,
         ),
         Parser("dn", samples.DNS, mutations.mutate_words, host_calls.dn, (ValueError,)),
     )
