@@ -48,13 +48,3 @@ def test_the_demo_shows_a_live_table_in_a_terminal() -> None:
     assert done.returncode == 0
     assert "user20" in done.stdout
     assert "0 clear-text passwords" in done.stdout
-
-
-def test_the_benchmark_measures_both_sides_and_says_which_bars_are_met() -> None:
-    _, document = _document("tests.bench", "--runs", "1", "--users", "40")
-    ids = {f"{side}.{name}.{count}" for side in ("limit", "relay") for name in ("default", "cheap") for count in (1, 8)}
-    assert {result["id"] for result in document["results"]} == ids
-    assert all(result["median"] > 0 for result in document["results"])
-    # Speed itself is for the long form on a quiet machine: here only what is said about it must be consistent.
-    assert all(ratio["met"] is (ratio["value"] >= ratio["bar"]) for ratio in document["ratios"])
-    assert {failure["check"] for failure in document["failures"]} <= {"bar"}

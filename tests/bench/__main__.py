@@ -1,10 +1,9 @@
-"""The command: interleaved runs, medians, ratios with their bars."""
+"""The command: the parts one after the other, medians of their interleaved runs, ratios with their bars."""
 
 from __future__ import annotations
 
+import importlib
 import os
-import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,93 +11,73 @@ import typer
 from rich.table import Table
 
 from passrelay_ops.report import Report
-from tests.bench.end_to_end import EndToEnd
-from tests.bench.limit import limit
-from tests.lab.lab import Lab
+from passrelay_schemas.errors import PassrelayError
+from tests.bench.charts import write_charts
+from tests.bench.machine import processor
+from tests.bench.quantity import written
+from tests.bench.run import Run
 
-_CORES = sorted(os.sched_getaffinity(0))
-_CONNECTIONS = (1, 8)
-_SCHEMES: dict[str, tuple[str | None, float]] = {"default": (None, 0.95), "cheap": ("SSHA512", 0.5)}
-"""The server's default (PBKDF2) and a cheap one, each with its bar for relay / limit when the directory has a core."""
+PARTS = ("relay", "stages", "peers", "latency", "scale")
+"""Modules of this package with a function `measure(run)`; `relay` measures the limit too."""
 
 
 def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Only this part, repeatable: {', '.join(PARTS)}.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Runs of each kind, of which the median counts: 5.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, one run, no bar judged: does it work?")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document as the last line of stdout.")] = False,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind; the median counts.")] = 5,
-    users: Annotated[int, typer.Option(min=10, help="Writes in each run, one for each user.")] = 600,
+    chart: Annotated[Path | None, typer.Option(help="Folder for charts (SVG).")] = None,
 ) -> None:
-    """Measure the directory's own limit and passrelay end to end; exit 1 when a bar is not met."""
-    report = Report("bench", as_json=as_json)
-    with report:
-        results: dict[str, list[float]] = defaultdict(list)
-        for name, (scheme, _) in _SCHEMES.items():
-            _measure(report, name, scheme, runs=runs, users=users, results=results)
-        medians = {name: statistics.median(values) for name, values in results.items()}
-        report["results"] = [
-            {"id": name, "unit": "per_second", "median": round(medians[name], 1), "runs": [round(v, 1) for v in values]}
-            for name, values in results.items()
-        ]
-        ratios = []
-        for name, (_, bar) in _SCHEMES.items():
-            for connections in _CONNECTIONS:
-                value = medians[f"relay.{name}.{connections}"] / medians[f"limit.{name}.{connections}"]
-                ratios.append(
-                    {"id": f"{name}.{connections}", "value": round(value, 3), "bar": bar, "met": value >= bar}
-                )
-                if value < bar:
-                    report.fail("bar", f"{name}.{connections}", f"relay / limit is {value:.3f}, the bar is {bar}")
-        report["ratios"] = ratios
-        report.say(_table(medians, ratios))
+    """Measure passrelay against the directory's own limit and against its peers; exit 1 when a bar is not met."""
+    parts = [part for part in PARTS if not only or part in only]
+    if unknown := set(only or ()) - set(PARTS):
+        raise typer.BadParameter(f"--only {', '.join(sorted(unknown))}: one of {', '.join(PARTS)}")
+    with Report("bench", as_json=as_json) as report:
+        run = Run(runs or (1 if quick else 5), quick=quick, progress=lambda text: report.progress(f"bench: {text}"))
+        report["processor"] = processor()
+        report["load_before"] = round(os.getloadavg()[0], 2)
+        report["parts"], report["repetitions"], report["quick"] = parts, run.runs, quick
+        try:
+            for part in parts:
+                _measure(part, run, report)
+        finally:
+            report.servers.update(run.versions)
+            report["results"], report["ratios"] = run.results, run.ratios
+        if not quick:
+            for ratio in run.ratios:
+                if not ratio["met"]:
+                    report.fail("bar", ratio["id"], f"is {ratio['value']}, the bar is {ratio['bar']}")
+        if chart is not None:
+            chart.mkdir(parents=True, exist_ok=True)
+            for path in write_charts(chart, run.results):
+                report.progress(f"bench: {path}")
+        report.say(_table(run))
 
 
-def _measure(
-    report: Report, name: str, scheme: str | None, *, runs: int, users: int, results: dict[str, list[float]]
-) -> None:
-    with Lab(samba=False, storage_scheme=scheme) as lab:
-        report.servers.update(lab.versions)
-        _pin(lab)
-        names = [f"bench{number}" for number in range(users)]
-        lab.directory.add_users(names)
-        end_to_end = EndToEnd(lab.relay, names)
-        for run in range(runs):
-            for connections in _CONNECTIONS:
-                alone = limit(lab.directory, names, connections=connections)
-                relayed = end_to_end.run(connections=connections)
-                results[f"limit.{name}.{connections}"].append(alone)
-                results[f"relay.{name}.{connections}"].append(relayed)
-                report.progress(
-                    f"bench: {name} scheme, {connections} connections, run {run + 1}/{runs}: "
-                    f"limit {alone:.0f}/s, relay {relayed:.0f}/s"
-                )
+def _measure(part: str, run: Run, report: Report) -> None:
+    """One part; what it lacks does not stop the others."""
+    try:
+        importlib.import_module(f"tests.bench.{part}").measure(run)
+    except PassrelayError as error:
+        report.fail(part, "", str(error), exit_code=error.exit_code)
 
 
-def _pin(lab: Lab) -> None:
-    """The directory on one core and all else on the others, as it would be on its own machine."""
-    if len(_CORES) > 1:
-        _keep_on(lab.directory.pid, _CORES[:1])
-        for process in (os.getpid(), *lab.broker.pids):
-            _keep_on(process, _CORES[1:])
-
-
-def _keep_on(process: int, cores: list[int]) -> None:
-    for task in Path(f"/proc/{process}/task").iterdir():
-        os.sched_setaffinity(int(task.name), cores)
-
-
-def _table(medians: dict[str, float], ratios: list[dict[str, object]]) -> Table:
-    table = Table(title="writes per second, medians; the directory has a core of its own")
-    for column in ("scheme.connections", "limit", "relay", "relay / limit", "bar"):
+def _table(run: Run) -> Table:
+    table = Table(title=f"medians of {run.runs}")
+    for column in ("id", "median", "least", "most", "ratio", "bar", ""):
         table.add_column(column)
-    for ratio in ratios:
-        name = str(ratio["id"])
-        table.add_row(
-            name,
-            f"{medians[f'limit.{name}']:.0f}",
-            f"{medians[f'relay.{name}']:.0f}",
-            str(ratio["value"]),
-            str(ratio["bar"]),
-        )
+    ratios = {ratio["id"]: ratio for ratio in run.ratios}
+    for result in run.results:
+        ratio = ratios.pop(result["id"], None)
+        values = (result["median"], min(result["runs"]), max(result["runs"]))
+        table.add_row(result["id"], *(written(value, result["unit"]) for value in values), *_cells(ratio))
+    for ratio in ratios.values():
+        table.add_row(ratio["id"], "", "", "", *_cells(ratio))
     return table
+
+
+def _cells(ratio: dict[str, object] | None) -> tuple[str, str, str]:
+    return (str(ratio["value"]), str(ratio["bar"]), "met" if ratio["met"] else "NOT MET") if ratio else ("", "", "")
 
 
 if __name__ == "__main__":
