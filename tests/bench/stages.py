@@ -115,7 +115,7 @@ class Stages:
         return float(counted / max(0.001, milliseconds / 1000))
 
     def publish_bare(self) -> float:
-        """Equal bodies from a bare pipelined loop of pika over the same kind of connection; the next stage takes them."""
+        """Equal bodies from a bare pipelined loop of pika over the same kind of connection; they stay in the queue."""
         return self._events / self._end_to_end.fill(self._bodies)
 
     def consume(self, stage: str) -> float:
