@@ -75,7 +75,7 @@ def measure(run: Run) -> None:
                 with _loaded(producer, load, sizes.load_per_second, versions):
                     _walk(run, "latency.loaded", crossing)
                 _rest(run, crossing, sizes.idle_seconds)
-                run.progress(f"bench: latency, run {number + 1}/{run.runs}")
+                run.progress(f"latency, run {number + 1}/{run.runs}")
     above = run.median("latency.idle.above")
     run.ratio("latency.idle.above", above, _MOST_ABOVE_MS, above <= _MOST_ABOVE_MS)
     share = run.median("latency.producer.idle_cpu")

@@ -66,7 +66,7 @@ def measure(run: Run) -> None:
                 for ending, how in _HOW.items():
                     run.add(f"passsync.{scheme}{ending}", "per_second", passsync(client, lab.directory, names, how))
                 run.add(relay_id, "per_second", end_to_end.run(names, connections=_CONNECTIONS))
-                run.progress(f"bench: PassSync's algorithm, {scheme} scheme, run {number + 1}/{run.runs}")
+                run.progress(f"PassSync's algorithm, {scheme} scheme, run {number + 1}/{run.runs}")
         ratio = run.median(relay_id) / run.median(f"passsync.{scheme}")
         run.ratio(f"passsync.{scheme}.{_CONNECTIONS}", ratio, _LEAST_RATIO, ratio >= _LEAST_RATIO)
 

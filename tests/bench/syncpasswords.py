@@ -38,10 +38,10 @@ change=$(awk -v base="$base" '
         print "replace: userPassword"
         print password
     }')
-[ -z "$change" ] || printf '%s\\n' "$change" | ldapmodify -x -H "$url" -D "$dn" -y "$file" >/dev/null || [ $? = 32 ]
+[ -z "$change" ] || printf '%s\\n' "$change" | ldapmodify -x -H "$url" -D "$dn" -y "$file" >/dev/null || [ $? = 50 ]
 echo 'DONE-EXIT: '
 """
-"""Users of the domain who are not in the directory (32) are passed over, as passrelay does it."""
+"""Users of the domain who are not in the directory are passed over: the service account is answered 50 for them."""
 
 
 def measure(run: Run) -> None:
@@ -58,7 +58,7 @@ def measure(run: Run) -> None:
                         _add(run, f"syncpasswords.{configuration}", crossing)
                     with _passrelay(crossing):
                         _add(run, f"syncpasswords.relay.{configuration}", crossing)
-                    run.progress(f"bench: syncpasswords, {configuration} configuration, run {number + 1}/{run.runs}")
+                    run.progress(f"syncpasswords, {configuration} configuration, run {number + 1}/{run.runs}")
                 for share in ("p50", "p99"):
                     theirs = run.median(f"syncpasswords.{configuration}.{share}")
                     ratio = run.median(f"syncpasswords.relay.{configuration}.{share}") / max(theirs, 0.001)
