@@ -43,7 +43,7 @@ from tests.lab.folder import canary_password
 from tests.lab.lab import Lab
 from tests.lab.process import LabError, run_tool
 
-_SOURCE = Path(__file__).with_name("passsync.c")
+SOURCE = Path(__file__).with_name("passsync.c")
 _SCHEMES: dict[str, str | None] = {"default": None, "cheap": "SSHA512"}
 _CONNECTIONS = 8
 _LEAST_RATIO = 5.0
@@ -57,7 +57,7 @@ def measure(run: Run) -> None:
     for scheme, name in _SCHEMES.items():
         with Lab(samba=False, storage_scheme=name) as lab:
             run.servers(lab.versions)
-            client = compiled(_SOURCE, lab.folder.path)
+            client = compiled(SOURCE, lab.folder.path)
             names = [f"sync{number}" for number in range(_QUICK_USERS if run.quick else _USERS)]
             add_people(lab.directory, names)
             end_to_end = EndToEnd(lab.relay)
