@@ -36,7 +36,7 @@ class Scheme:
     unpinned_bar: float | None
 
 
-_SCHEMES = (Scheme("default", 600, 0.95, 0.8), Scheme("cheap", 4000, 0.5, None))
+_SCHEMES = (Scheme("default", 1000, 0.95, 0.8), Scheme("cheap", 4000, 0.5, None))
 
 
 def measure(run: Run) -> None:
