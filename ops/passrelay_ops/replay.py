@@ -23,6 +23,7 @@ from passrelay_schemas.record import Record
 from passrelay_schemas.topology import DEAD, EVENTS
 from passrelay_schemas.verdict import Verdict
 
+_READ_AT_ONCE = 1000
 DEFAULT_RATE = 100
 """Letters per second: far below what consumers take, so that fresh changes do not wait behind old ones."""
 MOST_AT_ONCE = 100
@@ -57,6 +58,7 @@ def run(
     Before each batch the stream is asked what became of its letters since. What another operator does in the tenths of
     a second between that and our record does no harm: a letter that was replayed stays replayed.
     UnavailableError when the broker takes no more; what was published until then is on record, if it takes records.
+    When the connection ends, `done` may not know of the last batches yet.
     """
     course = Course(ConfirmingChannel(connection), act, done)
     began, published = monotonic(), 0
@@ -65,12 +67,14 @@ def run(
             if stop():
                 break
             letters.read(tail.new())
-            live = [sealed for sealed in batch if sealed.letter.state is State.LIVE and sealed.is_newest]
+            live = [sealed for sealed in batch if sealed.is_due]
             done.changed += len(batch) - len(live)
             course.publish(live)
             advance(len(batch))
             published += len(live)
-            connection.sleep(max(0.0, began + published / rate - monotonic()))
+            if (early := began + published / rate - monotonic()) > 0:
+                course.record()  # a colleague who discards looks at the records
+                connection.sleep(early)
     course.finish()
 
 
@@ -83,9 +87,9 @@ class Sealed:
     envelope: bytes
 
     @property
-    def is_newest(self) -> bool:
-        """It has not failed anew since."""
-        return self.letter.offset == self.offset
+    def is_due(self) -> bool:
+        """Nobody has replayed or discarded it since, and it has not failed anew."""
+        return self.letter.state is State.LIVE and self.letter.offset == self.offset
 
     @property
     def header(self) -> ProtectedHeader | None:
@@ -97,18 +101,19 @@ class Sealed:
 
 
 def _batches(connection: BlockingConnection, chosen: Sequence[Letter], size: int, done: Done) -> Iterator[list[Sealed]]:
-    """The chosen letters with their envelopes; what has none is counted in `done`."""
+    """The chosen letters with their envelopes, at most `size` at once; what has none is counted in `done`."""
     wanted = {letter.offset: letter for letter in chosen}
     batch: list[Sealed] = []
     if wanted:
         last = max(wanted)
-        for message in read(connection, DEAD, since=min(wanted)):
+        for number, message in enumerate(read(connection, DEAD, since=min(wanted)), 1):
             letter = wanted.get(message.offset)
             envelope = None if letter is None else envelope_of(message)
             if letter is not None and envelope is not None:
                 del wanted[message.offset]
                 batch.append(Sealed(letter, message.offset, envelope))
-            if len(batch) >= size or (batch and message.offset >= last):
+            # Also an empty one now and then: records wait for the next batch, and so does Ctrl-C.
+            if len(batch) >= size or number % _READ_AT_ONCE == 0 or (batch and message.offset >= last):
                 yield batch
                 batch = []
             if message.offset >= last:
@@ -147,7 +152,7 @@ class Course:
 
     def publish(self, sealed: Sequence[Sealed]) -> None:
         """Publish these, and the records of those before. UnavailableError when the broker took not all until now."""
-        self._record()
+        self.record()
         if self._missing:
             self.finish()
         self._due = [self._act.record(one.letter, Verdict.REPLAYED, replays=one.letter.replays + 1) for one in sealed]
@@ -158,7 +163,7 @@ class Course:
 
     def finish(self) -> None:
         """Wait until everything that was published is on record. UnavailableError when the broker took not all."""
-        self._record()
+        self.record()
         self._count()
         if self._missing:
             raise UnavailableError(
@@ -166,7 +171,8 @@ class Course:
                 "or not bound: let the consumers work it off, run `passrelay topology check`, then the same again"
             )
 
-    def _record(self) -> None:
+    def record(self) -> None:
+        """Publish the records of the letters that the broker took."""
         due, safe = self._due, self._channel.settle(self._letters)
         self._missing += len(due) - len(safe)
         self._due, self._letters = (), Sent()

@@ -171,6 +171,20 @@ def test_two_operators_replay_and_a_third_discards_the_same_letters(relay: Relay
     assert len(desk.applied()) == len(set(desk.applied()))
 
 
+def test_what_a_discard_says_of_a_slow_replay_is_what_the_stream_says(relay: Relay) -> None:
+    """A letter that is published and not on record yet would be given up in words only."""
+    desk = Desk(relay, 40)
+    relay.directory.add_users(person.name for person in desk.mail.people)
+    desk.mail.write(itertools.repeat(Reason.REFUSED, 40))
+    line: list[str | Path] = [PASSRELAY, "dead", "replay", *YES, "--rate", "4", "--config", desk.config]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        wait_for(lambda: relay.broker.queue_depths()[topology.DEAD] > 42, what="some replayed", interval_seconds=0.02)
+        said = desk.dead("discard", "--reason", "refused", *YES)["discarded"]
+        assert child.wait() == 0
+    assert said == list(desk.states().values()).count("discarded")
+    assert said == 40 - relay.broker.queue_depths()[topology.EVENTS]
+
+
 def test_ctrl_c_ends_a_replay_with_what_was_done_on_record(relay: Relay) -> None:
     desk = Desk(relay, 10)
     desk.mail.write(itertools.repeat(Reason.REFUSED, 200))

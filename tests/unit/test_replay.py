@@ -29,7 +29,7 @@ from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import from_datetime, rfc3339
 from passrelay_schemas.marker import FLOOR, Marker
-from passrelay_schemas.message import record_properties
+from passrelay_schemas.message import REPLAYS, record_properties
 from passrelay_schemas.record import Record, decode
 from passrelay_schemas.topology import DEAD, EVENTS, queues
 from passrelay_schemas.verdict import Reason, Verdict
@@ -353,6 +353,30 @@ def test_a_letter_that_fails_anew_before_its_record_is_recorded_as_it_was() -> N
     course.finish()
     assert [(record.replays, record.reason) for record in channel.records()] == [(1, "policy"), (1, "policy")]
     assert done.replayed == 2
+
+
+def test_the_consumer_is_told_how_often_it_was_replayed() -> None:
+    channel = Channel()
+    course = Course(channel, Act("eva@office", "repaired"), Done())
+    course.publish([Sealed(letter(replays=2), 1, b"{}")])
+    assert [message.properties.headers[REPLAYS] for message in channel.published] == [3]
+
+
+def test_a_record_that_the_broker_does_not_take_is_not_counted() -> None:
+    channel, done = Channel(refuses=DEAD), Done()
+    course = Course(channel, Act("eva@office", "repaired"), done)
+    course.publish([Sealed(letter(), 1, b"{}")])
+    with pytest.raises(UnavailableError, match="did not take 1"):
+        course.finish()
+    assert done.replayed == 0
+
+
+def test_what_somebody_dealt_with_or_what_failed_anew_is_not_due() -> None:
+    event_id = new_event_id()
+    live, discarded = told(dead(event_id)), told(dead(event_id), act(event_id, DISCARDED, 0))
+    assert Sealed(live, 0, b"{}").is_due
+    assert not Sealed(discarded, 0, b"{}").is_due
+    assert not Sealed(told(dead(event_id), dead(event_id, 1)), 0, b"{}").is_due
 
 
 def test_no_record_says_replayed_of_a_letter_that_the_broker_did_not_take() -> None:

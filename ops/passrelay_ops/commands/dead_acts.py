@@ -95,15 +95,16 @@ def replay(
             if act is None:
                 report.progress("nothing was replayed: add --yes and --reason-text to do it")
                 return
-            done = replaying.Done()
+            done, least = replaying.Done(), "at least "
             try:
                 with interruptible() as asked, _bar(report, "replayed", len(plan.letters)) as advance:
                     replaying.run(
                         connection, letters, plan.letters, act, done=done, rate=rate, stop=asked, advance=advance
                     )
+                least = ""
             finally:
                 report["replayed"], report["changed"] = done.replayed, done.changed
-                report.progress(f"{done.replayed} of {len(plan.letters)} letters were replayed")
+                report.progress(f"{least}{done.replayed} of {len(plan.letters)} letters were replayed")
             if done.changed:
                 report.progress(f"{done.changed} were replayed, discarded or dead anew meanwhile, and left alone")
             for letter in done.unreadable if not asked() else ():
