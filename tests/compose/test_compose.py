@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.compose.engine import Engine
+from tests.compose.keeper import Keeper
 from tests.compose.project import ROOT, Project, health, state
 from tests.lab.folder import CANARY, canary_password, find_canary
-from tests.lab.process import LabError, run_tool, wait_for
+from tests.lab.process import LabError, wait_for
 
 SERVICES = ("broker", "consumer", "watch", "producer", "samba", "directory", "prometheus")
 ONCE = ("files", "demo-files", "demo-setup", "demo-producer")
@@ -92,31 +91,11 @@ def test_a_service_that_dies_comes_back_by_itself_and_loses_nothing(
     project.wait_until_binds("bob", during or change(project, "bob"))
 
 
-KEEPER = ROOT / "ops/systemd/passrelay-containers.service"
-_LOOKS_EVERY_SECONDS = 5
-
-
 @pytest.fixture
-def keeper(engine: Engine) -> Iterator[None]:
-    """What the unit of docs/compose.md does, in the place of systemd, and more often."""
-    (line,) = [line for line in KEEPER.read_text().splitlines() if line.startswith("ExecStart=")]
-    command = shlex.split(line.removeprefix("ExecStart=").replace("$$", "$"))
-    over = threading.Event()
-    faults: list[LabError] = []
-
-    def look() -> None:
-        while not over.wait(_LOOKS_EVERY_SECONDS):
-            try:
-                run_tool(command, env=engine.environment, timeout_seconds=120)
-            except LabError as error:
-                faults.append(error)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
-    assert not faults
+def keeper(engine: Engine) -> Iterator[Keeper]:
+    with Keeper(engine) as made:
+        yield made
+    assert made.faults == []
 
 
 @pytest.mark.usefixtures("keeper")
@@ -129,6 +108,23 @@ def test_docker_kill_heals_by_itself_and_loses_nothing(project: Project, engine:
     wait_for(lambda: reborn(project, victims), what=f"{name} runs again", timeout_seconds=_HEAL_SECONDS)
     project.wait_until_binds("alice", before)
     project.wait_until_binds("bob", during or change(project, "bob"))
+
+
+def test_what_is_stopped_replaced_or_run_once_is_not_started_again(
+    project: Project, engine: Engine, keeper: Keeper
+) -> None:
+    project.compose("stop", "watch")
+    once = project.compose("run", "-d", "--no-deps", "consumer", "consumer", "run").split()[-1]
+    engine.docker("kill", once)
+    keeper.wait_for_looks()
+    assert {state(found)[0] for found in project.containers("watch")} == {"exited"}
+    assert state(engine.inspect(once)[0]) == ("exited", 137)
+    engine.docker("rm", once)
+    # Compose stops and renames what it replaces before it removes it.
+    project.up("--scale", f"consumer={REPLICAS}", "--force-recreate", "--no-deps", "consumer", "watch")
+    keeper.wait_for_looks()
+    assert len(project.containers("consumer")) == REPLICAS
+    assert len(project.containers("watch")) == 1
 
 
 def change(project: Project, user: str) -> str:

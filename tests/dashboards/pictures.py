@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.dashboards.drawing import FAINT, INK, Picture
+from tests.dashboards.generated import files, mark
 from tests.dashboards.plots import Box, Plot
 from tests.dashboards.questions import Answers, Document, Span, documents, everything, filled
 from tests.dashboards.story import Story
@@ -80,7 +81,8 @@ def main(folder: Path, changes: int) -> None:
             # As if Prometheus scraped more seldom: rates over four seconds are too ragged to be read.
             span = dataclasses.replace(story.span, scrape=4)
             for uid, document in documents().items():
-                (folder / f"{uid}.svg").write_text(drawn(document, answers, span), encoding="utf-8")
+                picture = drawn(document, answers, span) + mark(files()[f"{uid}.json"])
+                (folder / f"{uid}.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

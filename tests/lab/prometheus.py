@@ -21,7 +21,7 @@ _MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def quicker(rules: str, factor: int = FACTOR) -> str:
-    """The rules with every wait divided by one factor: `for`, range, offset, and how old an event in a spool may be.
+    """The rules with every wait divided by one factor: `for`, range, offset, and how old an event or a write may be.
 
     What is no wait stays as it is shipped, because a test can cause it: a clock that is off by a minute, a certificate
     with thirteen days left, a disk with 200 MB of room.
@@ -31,7 +31,8 @@ def quicker(rules: str, factor: int = FACTOR) -> str:
         return f"{match[1]}{int(match[2]) * _MILLISECONDS[match[3]] // factor}ms"
 
     windows = re.sub(r"(for: |\[|offset )(\d+)([smhd])\b", divided, rules)
-    return re.sub(r"(_oldest_seconds > )(\d+)", lambda match: f"{match[1]}{int(match[2]) / factor:g}", windows)
+    seconds = r"(_oldest_seconds > |> time\(\) - )(\d+)"
+    return re.sub(seconds, lambda match: f"{match[1]}{int(match[2]) / factor:g}", windows)
 
 
 class Prometheus:

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from passrelay_ops import metrics_reference
 from passrelay_schemas.metrics import Family
 from tests.dashboards.board import WIDTH
-from tests.dashboards.generated import FOLDER, files
+from tests.dashboards.generated import FOLDER, files, mark
 from tests.dashboards.panels import UNKNOWN
 from tests.dashboards.questions import Document, documents, everything, panels
 from tests.unit.test_metrics_page import LABELS
@@ -61,6 +61,12 @@ _WORDS |= {"or", "rate", "sort", "sum", "time", "unless", "vector", "without", "
 def test_the_committed_dashboards_are_current() -> None:
     written = {path.name: path.read_text() for path in FOLDER.iterdir()}
     assert written == files(), "run: python -m tests.dashboards"
+
+
+def test_the_pictures_are_of_the_dashboards_as_they_are() -> None:
+    pictures = FOLDER.parents[2] / "docs/pictures"
+    for name, text in files().items():
+        assert (pictures / name).with_suffix(".svg").read_text().endswith(mark(text)), f"draw {name} anew"
 
 
 @pytest.mark.parametrize("uid", DOCUMENTS)
