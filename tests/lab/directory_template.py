@@ -127,10 +127,14 @@ def write_configuration(
         "nsslapd-security": "on",
         # Otherwise the changelog and post-operation plug-ins keep the password in clear text.
         "nsslapd-unhashed-pw-switch": "nolog",
+        # As IPA sets it up (install/updates/10-config.update); 389-ds alone allows 2,000 and 5,000.
+        "nsslapd-sizelimit": "100000",
     }
     if storage_scheme is not None:
         settings["passwordStorageScheme"] = storage_scheme
     dse = with_settings(dse, "cn=config", settings)
+    limits = {"nsslapd-lookthroughlimit": "100000"}
+    dse = with_settings(dse, "cn=config,cn=ldbm database,cn=plugins,cn=config", limits)
     dse = with_settings(dse, "cn=encryption,cn=config", {"sslVersionMin": "TLS1.2"})
     dse = with_settings(dse, "cn=MemberOf Plugin,cn=plugins,cn=config", {"nsslapd-pluginenabled": "on"})
     file = layout.config / "dse.ldif"
