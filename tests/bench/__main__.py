@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -81,4 +82,5 @@ def _cells(ratio: dict[str, object] | None) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a clean end, exit code 130
     typer.run(main)
