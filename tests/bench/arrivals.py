@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import defaultdict
 from types import TracebackType
 from typing import Any, Self
 
-from ldap3 import ASYNC_STREAM, SUBTREE, Connection
+from ldap3 import ASYNC_STREAM, SUBTREE, Connection, Server
 
 from tests.lab.directory import Directory
-from tests.lab.directory_connection import close, ldaps_connection
+from tests.lab.directory_connection import PinnedTls, close
 from tests.lab.directory_template import ROOT_DN
 from tests.lab.process import LabError
 
@@ -32,8 +33,10 @@ class Arrivals:
 
     def __enter__(self) -> Self:
         directory = self._directory
-        port, password = directory.listening.ldaps, directory._root_password
-        server = ldaps_connection(port, directory.ca_file, ROOT_DN, password).server
+        tls = PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(directory.ca_file))
+        # Without any timeout, which would end the listening thread after so long a silence.
+        server = Server("127.0.0.1", port=directory.listening.ldaps, use_ssl=True, tls=tls, get_info="NO_INFO")
+        password = directory._root_password
         self._connection = Connection(server, ROOT_DN, password, client_strategy=ASYNC_STREAM, check_names=False)
         self._connection.bind()
         self._connection.extend.standard.persistent_search(

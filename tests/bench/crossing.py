@@ -11,6 +11,7 @@ from typing import Any, Self
 from tests.bench.arrivals import Arrivals
 from tests.bench.spread import p50, p99
 from tests.lab.changes import replace_values, unicode_pwd
+from tests.lab.directory_connection import refused_logins
 from tests.lab.directory_tree import add, user
 from tests.lab.enrolment import DOMAIN_SID
 from tests.lab.folder import canary_password
@@ -79,7 +80,8 @@ class Crossing:
     def _add_users(self) -> None:
         with self.lab.directory.manager() as manager:
             for number, name in enumerate([*self.users, _SENTINEL]):
-                self._dns[name] = self.dc.add_user(name, canary_password())["dn"]
+                self.passwords[name] = canary_password()
+                self._dns[name] = self.dc.add_user(name, self.passwords[name])["dn"]
                 entry = user(name, number, {"userPassword": [canary_password()]})
                 add(manager, self.lab.directory.user_dn(name), entry)
 
@@ -117,13 +119,18 @@ class Crossing:
         answered = self.change(name)
         return (self.arrivals.after(name, seen) - answered) * 1000
 
+    def warm_up(self) -> None:
+        """One change, for processes that have nothing to catch up with."""
+        self.cross(_SENTINEL)
+
     def catch_up(self) -> None:
-        """Wait until whoever carries now has carried all that was changed before: one more change comes last."""
+        """Wait until whoever carries now has carried all that was changed before, and what is changed now."""
         self.change(_SENTINEL)
         wait_for(
-            lambda: self.lab.directory.binds(_SENTINEL, self.passwords[_SENTINEL]),
+            lambda: not self._refused([*self.users, _SENTINEL]),
             what="the backlog of changes in the directory",
-            interval_seconds=0.1,
+            timeout_seconds=600,
+            interval_seconds=0.2,
         )
 
     def pass_all(self) -> Passage:
@@ -138,6 +145,10 @@ class Crossing:
 
     def prove(self, names: Sequence[str]) -> None:
         """LabError unless each of them logs in with his newest password."""
-        refused = [name for name in names if not self.lab.directory.binds(name, self.passwords[name])]
-        if refused:
+        if refused := self._refused(names):
             raise LabError(f"the newest passwords of {', '.join(refused)} do not bind")
+
+    def _refused(self, names: Sequence[str]) -> list[str]:
+        directory = self.lab.directory
+        passwords = {directory.user_dn(name): self.passwords[name] for name in names}
+        return refused_logins(directory.listening.ldaps, directory.ca_file, passwords)

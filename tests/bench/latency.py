@@ -68,7 +68,7 @@ def measure(run: Run) -> None:
             producer = lab.relay.line_producer(LOAD)
             crossing.producer.start()
             crossing.consumer.start()
-            crossing.catch_up()
+            crossing.warm_up()
             versions = itertools.count(1)
             for number in range(run.runs):
                 _walk(run, "latency.idle", crossing)

@@ -173,9 +173,10 @@ class _Rig:
 
     def idle(self, run: Run, seconds: float) -> None:
         """A producer whose spool holds what it published."""
+        connected = len(self._producer.lines("broker_connected"))
         self._producer.start()
         pid = self._producer.process.pid
-        wait_for(lambda: bool(self._producer.lines("broker_connected")), what="the producer connected")
+        wait_for(lambda: len(self._producer.lines("broker_connected")) > connected, what="the producer connected")
         before, began = cpu_seconds(pid), time.perf_counter()
         time.sleep(seconds)
         run.add("scale.producer.idle_cpu", "ratio", (cpu_seconds(pid) - before) / (time.perf_counter() - began))

@@ -19,7 +19,7 @@ from tests.bench.crossing import Crossing, Passage
 from tests.bench.run import Run
 from tests.lab.directory import Directory
 from tests.lab.lab import Lab
-from tests.lab.process import Process, run_tool
+from tests.lab.process import LabError, Process, run_tool
 from tests.lab.samba import DomainController
 
 _USERS, _QUICK_USERS = 100, 5
@@ -29,16 +29,24 @@ _BARS = {"default": 0.1, "fair": 1.0}
 _SCRIPT = """\
 # Samba's LDIF in; one modify to the directory; the word that samba-tool waits for out.
 change=$(awk -v base="$base" '
-    /^sAMAccountName: / { name = $2 }
-    /^virtualClearTextUTF8:/ { sub(/^virtualClearTextUTF8/, "userPassword"); password = $0 }
+    function take(line) {
+        if (line ~ /^sAMAccountName: /) name = substr(line, 17)
+        if (sub(/^virtualClearTextUTF8:/, "userPassword:", line)) password = line
+    }
+    /^ / { line = line substr($0, 2); next }
+    { take(line); line = $0 }
     END {
+        take(line)
         if (name == "" || password == "") exit
         print "dn: uid=" name "," base
         print "changetype: modify"
         print "replace: userPassword"
         print password
     }')
-[ -z "$change" ] || printf '%s\\n' "$change" | ldapmodify -x -H "$url" -D "$dn" -y "$file" >/dev/null || [ $? = 50 ]
+if [ -n "$change" ]; then
+    said=$(printf '%s\\n' "$change" | ldapmodify -x -H "$url" -D "$dn" -y "$file" 2>&1) ||
+        [ $? = 50 ] || { echo "$said"; exit 1; }
+fi
 echo 'DONE-EXIT: '
 """
 """Users of the domain who are not in the directory are passed over: the service account is answered 50 for them."""
@@ -136,5 +144,7 @@ class SyncPasswords:
         self._process.start()
         try:
             yield
+        except LabError as error:
+            raise LabError(f"samba-tool user syncpasswords: {error}:\n{self._process.tail()}") from error
         finally:
             self._process.stop()
