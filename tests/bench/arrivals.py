@@ -29,6 +29,7 @@ class Arrivals:
         self._directory = directory
         self._changed = threading.Condition()
         self._times: dict[str, list[float]] = defaultdict(list)
+        self._last = 0.0
         self._connection: Any = None
 
     def __enter__(self) -> Self:
@@ -63,7 +64,13 @@ class Arrivals:
             name = str(message["dn"]).partition(",")[0].partition("=")[2]
             with self._changed:
                 self._times[name].append(now)
+                self._last = now
                 self._changed.notify_all()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last modify of anybody."""
+        return time.time() - self._last
 
     def count(self, user: str) -> int:
         """How many modifies of a user were seen so far."""

@@ -39,6 +39,7 @@ _NAMES = {
 _OCTETS, _TEXT = "1.3.6.1.4.1.1466.115.121.1.40", "1.3.6.1.4.1.1466.115.121.1.15"
 _LAST = ("objectguid", "objectsid", "replpropertymetadata")
 _IMPORT_SECONDS = 1800
+_MOST_RUNS = 3
 
 
 def measure(run: Run, lab: Lab, users: int) -> None:
@@ -58,12 +59,13 @@ def measure(run: Run, lab: Lab, users: int) -> None:
         known = [one for one in relay.domains if one["name"] != _DOMAIN]
         domain = {"name": _DOMAIN, "sid": DOMAIN_SID, "producers": relay.enrolment.producers[:1], "ad": ad}
         relay.domains = [*known, {**domain, "search_base": lab.directory.search_base}]
-        for number in range(run.runs):
+        runs = min(run.runs, _MOST_RUNS)
+        for number in range(runs):
             milliseconds, peak = _audit(relay.ops_config(), users)
             run.add(f"scale.audit.{users}", "ms", milliseconds)
             run.add(f"scale.audit.{users}.rate", "per_second", users / milliseconds * 1000)
             run.add(f"scale.audit.{users}.peak", "bytes", peak)
-            run.progress(f"audit of {users} users, run {number + 1}/{run.runs}: {milliseconds / 1000:.1f} s")
+            run.progress(f"audit of {users} users, run {number + 1}/{runs}: {milliseconds / 1000:.1f} s")
     finally:
         controller.stop()
 

@@ -123,11 +123,15 @@ class Crossing:
         """One change, for processes that have nothing to catch up with."""
         self.cross(_SENTINEL)
 
-    def catch_up(self) -> None:
-        """Wait until whoever carries now has carried all that was changed before, and what is changed now."""
+    def catch_up(self, silence: float) -> None:
+        """Wait until whoever carries now has carried all that was changed before, and what is changed now.
+
+        Every newest password logs in, and nothing more was written for so many seconds: a peer that has begun anew may
+        write passwords again that another one has brought.
+        """
         self.change(_SENTINEL)
         wait_for(
-            lambda: not self._refused([*self.users, _SENTINEL]),
+            lambda: not self._refused([*self.users, _SENTINEL]) and self.arrivals.silence > silence,
             what="the backlog of changes in the directory",
             timeout_seconds=600,
             interval_seconds=0.2,
@@ -151,4 +155,5 @@ class Crossing:
     def _refused(self, names: Sequence[str]) -> list[str]:
         directory = self.lab.directory
         passwords = {directory.user_dn(name): self.passwords[name] for name in names}
-        return refused_logins(directory.listening.ldaps, directory.ca_file, passwords)
+        refused = refused_logins(directory.listening.ldaps, directory.ca_file, passwords)
+        return [dn.partition(",")[0] for dn in refused]

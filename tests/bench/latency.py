@@ -52,6 +52,7 @@ class Sizes:
 
 _FULL = Sizes(changes=50, load_users=500, load_per_second=60, idle_seconds=60)
 _QUICK = Sizes(changes=4, load_users=10, load_per_second=5, idle_seconds=2)
+_SILENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
 """Between two changes, and a little more each time, so that they fall everywhere between two polls."""
 
@@ -155,7 +156,7 @@ def _line(user: str, versions: Iterator[int]) -> dict[str, Any]:
 
 def _rest(run: Run, crossing: Crossing, seconds: float) -> None:
     """The producer's share of a core while nobody changes anything."""
-    crossing.catch_up()
+    crossing.catch_up(_SILENCE_SECONDS)
     pid = crossing.producer.process.pid
     before, began = cpu_seconds(pid), time.perf_counter()
     time.sleep(seconds)

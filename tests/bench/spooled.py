@@ -108,7 +108,7 @@ class Discard:
             with self._changed:
                 self._changed.notify_all()
 
-    def wait(self, count: int, *, timeout_seconds: float = 1800) -> None:
+    def wait(self, count: int, *, timeout_seconds: float = 3600) -> None:
         """Until so many have come; LabError when they do not."""
         deadline = time.monotonic() + timeout_seconds
         with self._changed:
