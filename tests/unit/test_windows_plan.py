@@ -134,6 +134,12 @@ def test_a_new_key_and_a_new_dll() -> None:
     assert "LSASS goes on with 0.1.0" in chosen.after[0]
 
 
+def test_records_in_the_hooks_folder_of_before_are_not_forgotten() -> None:
+    chosen = plan.install(_installed(), _wanted(settings=_settings("D:\\records")))
+    assert next(act[1] for act in _acts(chosen) if act[0] == "write_settings").folder == "D:\\records"
+    assert "wrote to C:\\ProgramData\\passrelay\\records until now" in chosen.after[-1]
+
+
 def test_the_loaded_dll_is_the_one_that_was_moved_aside() -> None:
     facts = replace(_installed(), status=LOADED, replaced=OLD)
     assert facts.loaded_dll == OLD

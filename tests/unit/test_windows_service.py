@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from passrelay_producer import service as producer_service
-from passrelay_producer.windows import event_text, service_log
+from passrelay_producer.windows import event_text, registry, service_log
 from passrelay_producer.windows.event_text import Entry, Kind, entry_of
 from passrelay_producer.windows.service import Hosted
 from passrelay_producer.windows.service_log import ServiceLog
@@ -91,6 +91,26 @@ def test_a_wrong_configuration_is_one_line_and_an_exit_code(tmp_path: Path) -> N
     assert line["action"] == "not_started"
     assert line["level"] == "error"
     assert CANARY not in (tmp_path / "log" / service_log.NAME).read_text()
+
+
+@pytest.mark.parametrize(("folder", "code"), [("C:\\records", 0), ("D:\\records", 2)])
+def test_it_does_not_start_beside_a_hook_that_writes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
+) -> None:
+    config = tmp_path / "producer.toml"
+    hook = {
+        "folder": "C:/records",
+        "controller": "ldaps://dc1.lab.example",
+        "ca_file": "ca.pem",
+        "bind_user": "lookup@lab.example",
+        "password_file": "lookup-password",
+    }
+    config.write_text(toml({"broker": {"url": "amqp://127.0.0.1/%2F"}, "source": {"hook": hook}}))
+    monkeypatch.setattr(registry, "values", lambda path: {"Folder": (folder, 1)})
+    monkeypatch.setattr(producer_service, "run", lambda settings, begun: 0)
+    assert Hosted(config, lambda: None).run() == code
+    if code:
+        assert "the hook writes to D:" in _lines(config)[0]["why"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from passrelay_ops.check import Result, Row
-from passrelay_producer.windows import ACCOUNT, HOOK, SERVICE, machine, packages
+from passrelay_producer.windows import ACCOUNT, HOOK, SERVICE, machine, packages, registry
 from passrelay_producer.windows.facts import Facts, Role, ServiceState
 from passrelay_producer.windows.manager import LOGON_REPAIR, why_not
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
@@ -15,6 +15,8 @@ from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strang
 LONGEST_WAIT_SECONDS = 600
 _INSTALL = "`passrelay producer windows install --yes`"
 _NO_LOGON = 1069
+_SLOTS = 256
+"""producer/windows_hook/slots.h."""
 _Found = tuple[Result, str, str]
 
 
@@ -112,6 +114,8 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
         wrong.append("RecipientKey or RecipientKeyId is missing")
     if not settings.folder:
         wrong.append("Folder is missing")
+    elif facts.configured is not None and not registry.same_folder(settings.folder, facts.configured):
+        wrong.append(f"Folder is {settings.folder}, where the hook writes, but the source reads {facts.configured}")
     if wrong:
         return Result.FAIL, "; ".join(wrong), _INSTALL
     return Result.OK, f"seals to {settings.recipient_key_id} for {settings.producer}", ""
@@ -133,9 +137,10 @@ def _lost(facts: Facts, producer: str | None) -> _Found:
         detail = f"{status.lost} changes since the start were not captured; the last: RID {status.last_lost_rid}"
         repair = f"{status.last_lost_reason or 'see the event log'}; then have them changed again (`passrelay audit`)"
         return Result.FAIL, detail, repair
-    if status.slots_left is not None:
-        detail = f"new files could not be made; {status.slots_left} prepared ones are left"
-        return Result.FAIL, detail, "make room on the disk of the hook's folder"
+    if status.slots_left is not None and status.slots_left < _SLOTS:
+        detail = f"new files could not be made; {status.slots_left} of {_SLOTS} prepared ones are left"
+        repair = "make room on the disk of the hook's folder; each change that finds room then makes one again"
+        return Result.FAIL, detail, repair
     return Result.OK, "none, as far as the hook knows", ""
 
 

@@ -17,6 +17,8 @@ ACCOUNT = f"NT SERVICE\\{SERVICE}"
 SETTINGS_KEY = r"SOFTWARE\passrelay\hook"
 STATUS_KEY = rf"{SETTINGS_KEY}\status"
 LSA_KEY = r"SYSTEM\CurrentControlSet\Control\Lsa"
+POLICY_KEY = r"SOFTWARE\Policies\Microsoft\Windows\System"
+"""Where group policy puts RunAsPPL (LocalSecurityAuthority.admx)."""
 PACKAGES = "Notification Packages"
 EVENT_SOURCES = (HOOK, SERVICE)
 """Both have their words in the DLL (messages.mc)."""
@@ -63,6 +65,7 @@ __all__ = [
     "LEAST_BUILD",
     "LSA_KEY",
     "PACKAGES",
+    "POLICY_KEY",
     "SERVICE",
     "SETTINGS_KEY",
     "STATUS_KEY",

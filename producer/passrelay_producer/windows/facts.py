@@ -41,7 +41,7 @@ class HookStatus:
     last_lost_rid: int = 0
     last_lost_reason: str = ""
     slots_left: int | None = None
-    """None until one was needed."""
+    """None before the hook has looked at its folder."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What lies in the hook's folder; `fault` says why that cannot be told."""
+    """What lies in the hook's folder, and in the configured one if that is another; `fault`: it cannot be told."""
 
     records: int = 0
     oldest_seconds: float = 0
@@ -97,11 +97,13 @@ class Facts:
     elevated: bool = True
     domain_sid: str = ""
     protected: int = 0
-    """LSA's RunAsPPL: above 0 LSASS loads only what Microsoft has signed."""
+    """RunAsPPL, LSA's own or a policy's: above 0 LSASS loads only what Microsoft has signed."""
     packages: tuple[str, ...] = ()
     lsass: int = 0
     """LSASS's process id; 0 when Windows does not tell."""
     settings: HookSettings | None = None
+    configured: Path | None = None
+    """The folder that the source reads; None when no configuration says it."""
     status: HookStatus = field(default_factory=HookStatus)
     dll: DllFile | None = None
     """The one in System32."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from passrelay_producer.sources.hook_folder import QUARANTINE, HookFolder
-from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, SETTINGS_KEY, STATUS_KEY, manager, packages
-from passrelay_producer.windows.facts import DllFile, Facts, HookSettings, HookStatus, Role, Waiting
+from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, STATUS_KEY, manager, packages, registry
+from passrelay_producer.windows.facts import DllFile, Facts, HookStatus, Role, Waiting
 from passrelay_schemas import filetime, windows_acl
-from passrelay_schemas.errors import ConfigurationError, PassrelayError, UnavailableError
+from passrelay_schemas.errors import ConfigurationError, PassrelayError
 from passrelay_schemas.windows_acl import AccessList
 
 _BACKUP, _PRIMARY = 4, 5
@@ -34,72 +34,38 @@ def look(folder: Path | None) -> Facts:
     """Everything; `folder` is where the configuration has the hook's records. ConfigurationError elsewhere."""
     if sys.platform != "win32":
         raise ConfigurationError("this is not Windows: `passrelay producer windows` is for Windows domain controllers")
-    status = registry(STATUS_KEY)
-    settings = hook_settings()
-    where = folder or (Path(settings.folder) if settings is not None and settings.folder else None)
-    lsa = registry(LSA_KEY)
+    status = registry.values(STATUS_KEY)
+    settings = registry.hook_settings()
+    theirs = Path(settings.folder) if settings is not None and settings.folder else None
+    where = folder or theirs
+    lsa = registry.values(LSA_KEY)
     return Facts(
         role=role(),
         build=sys.getwindowsversion().build,
         wide=struct.calcsize("P") == 8,
         elevated=_elevated(),
         domain_sid=_domain_sid(),
-        protected=_number(lsa, "RunAsPPL"),
+        protected=registry.run_as_ppl(),
         packages=packages.parse(*lsa.get(PACKAGES, (None, 0))),
-        lsass=_number(lsa, "LsaPid"),
+        lsass=registry.number(lsa, "LsaPid"),
         settings=settings,
+        configured=folder,
         status=HookStatus(
-            state=_text(status, "State"),
-            version=_text(status, "Version"),
-            reason=_text(status, "Reason"),
-            process_id=_number(status, "ProcessId"),
-            lost=_number(status, "Lost"),
-            last_lost_rid=_number(status, "LastLostRid"),
-            last_lost_reason=_text(status, "LastLostReason"),
-            slots_left=_number(status, "SlotsLeft") if "SlotsLeft" in status else None,
+            state=registry.text(status, "State"),
+            version=registry.text(status, "Version"),
+            reason=registry.text(status, "Reason"),
+            process_id=registry.number(status, "ProcessId"),
+            lost=registry.number(status, "Lost"),
+            last_lost_rid=registry.number(status, "LastLostRid"),
+            last_lost_reason=registry.text(status, "LastLostReason"),
+            slots_left=registry.number(status, "SlotsLeft") if "SlotsLeft" in status else None,
         ),
         dll=dll_file(system_folder() / DLL),
         replaced=next((dll_file(path) for path in replaced_files()), None),
         service=manager.look(),
-        waiting=Waiting() if where is None else waiting(where),
+        waiting=waiting(folder, theirs),
         folder=_access(where) if where is not None else None,
         program=_access(Path(sys.executable).parent),
-    )
-
-
-def registry(path: str) -> dict[str, tuple[Any, int]]:
-    """All values of a key below HKEY_LOCAL_MACHINE with their types; empty when it is not there."""
-    if sys.platform != "win32":
-        return {}
-    import winreg
-
-    found: dict[str, tuple[Any, int]] = {}
-    try:
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, winreg.KEY_READ | winreg.KEY_WOW64_64KEY) as key:
-            for index in range(winreg.QueryInfoKey(key)[1]):
-                name, value, kind = winreg.EnumValue(key, index)
-                found[name] = (value, kind)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UnavailableError(
-            f"registry HKLM\\{path}: cannot be read ({error.strerror}): run as administrator"
-        ) from None
-    return found
-
-
-def hook_settings() -> HookSettings | None:
-    """The hook's registry key; None when it is not there."""
-    values = registry(SETTINGS_KEY)
-    if not values:
-        return None
-    key = values.get("RecipientKey", (b"", 0))[0]
-    return HookSettings(
-        recipient_key=key if isinstance(key, bytes) else b"",
-        recipient_key_id=_text(values, "RecipientKeyId"),
-        producer=_text(values, "Producer"),
-        domain_sid=_text(values, "DomainSid"),
-        folder=_text(values, "Folder"),
     )
 
 
@@ -132,17 +98,24 @@ def replaced_files() -> list[Path]:
     return sorted(system_folder().glob(f"{HOOK}.*.old"))
 
 
-def waiting(folder: Path) -> Waiting:
-    """What waits in the hook's folder."""
+def waiting(configured: Path | None, theirs: Path | None) -> Waiting:
+    """What waits in the folder that the source reads, and in the one that the hook writes to; one, if they are one."""
+    folders = [folder for folder in (configured, theirs) if folder is not None]
+    if configured is not None and theirs is not None and registry.same_folder(configured, theirs):
+        folders = [configured]
     now = filetime.now()
+    calls: list[int] = []
+    quarantined = 0
     try:
-        names, _strangers = HookFolder(folder).names(now)
-        quarantine = folder / QUARANTINE
-        quarantined = len(list(quarantine.iterdir())) if quarantine.is_dir() else 0
+        for folder in folders:
+            names, _strangers = HookFolder(folder).names(now)
+            calls += [name.filetime for name in names]
+            quarantine = folder / QUARANTINE
+            quarantined += len(list(quarantine.iterdir())) if quarantine.is_dir() else 0
     except (PassrelayError, OSError) as error:
         return Waiting(fault=str(error))
-    oldest = (now - names[0].filetime) / filetime.UNITS_PER_SECOND if names else 0
-    return Waiting(len(names), max(0.0, oldest), quarantined)
+    oldest = (now - min(calls)) / filetime.UNITS_PER_SECOND if calls else 0
+    return Waiting(len(calls), max(0.0, oldest), quarantined)
 
 
 def role() -> Role:
@@ -206,13 +179,3 @@ def _access(path: Path) -> AccessList | None:
         return windows_acl.access_list(path)
     except OSError:
         return None
-
-
-def _text(values: dict[str, tuple[Any, int]], name: str) -> str:
-    value = values.get(name, ("", 0))[0]
-    return value if isinstance(value, str) else ""
-
-
-def _number(values: dict[str, tuple[Any, int]], name: str) -> int:
-    value = values.get(name, (0, 0))[0]
-    return value if isinstance(value, int) else 0

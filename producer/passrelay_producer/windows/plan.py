@@ -21,6 +21,7 @@ from passrelay_producer.windows import (
     only_taken_from,
     own,
     packages,
+    registry,
     service_command,
     settings_access,
     virtual_account_sid,
@@ -92,6 +93,9 @@ def install(facts: Facts, wanted: Wanted) -> Plan:
         )
         steps.append(Step(text, lambda hands: hands.write_settings(settings, settings_access(account))))
     after = [*_dll(facts, wanted, steps)]
+    before = facts.settings.folder if facts.settings is not None else ""
+    if before and not registry.same_folder(before, hook.folder):
+        after.append(f"the hook wrote to {before} until now: move the *.record files in it into {hook.folder}")
     system = PureWindowsPath("%SystemRoot%") / "System32" / DLL
     steps += [_source(source, Path(system)) for source in EVENT_SOURCES]
     command = service_command(PureWindowsPath(wanted.python), PureWindowsPath(wanted.config))

@@ -62,11 +62,14 @@ class Hosted:
             log = Log("producer")
             try:
                 from passrelay_producer import service
+                from passrelay_producer.windows import registry
                 from passrelay_schemas.settings import ProducerSettings
                 from passrelay_schemas.settings_file import load
 
                 settings = load(ProducerSettings, self._config)
                 logs.configure(settings.log.level, lines)
+                if settings.source.hook is not None:
+                    registry.check_folder(settings.source.hook.folder)
                 return service.run(settings, self._begun)
             except PassrelayError as error:
                 why, code = str(error), error.exit_code

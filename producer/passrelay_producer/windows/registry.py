@@ -1,0 +1,93 @@
+"""What the registry has of the hook and of LSA: read only, and told apart by type."""
+
+# mypy: no-warn-unreachable
+# What is below a check of the platform is checked for that platform.
+
+from __future__ import annotations
+
+import contextlib
+import ntpath
+import sys
+from pathlib import PurePath
+from typing import Any
+
+from passrelay_producer.windows import LSA_KEY, POLICY_KEY, SETTINGS_KEY
+from passrelay_producer.windows.facts import HookSettings
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
+
+Values = dict[str, tuple[Any, int]]
+"""A key's values by name, each with its type."""
+
+
+def values(path: str) -> Values:
+    """All values of a key below HKEY_LOCAL_MACHINE with their types; empty when it is not there."""
+    if sys.platform != "win32":
+        return {}
+    import winreg
+
+    found: Values = {}
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, winreg.KEY_READ | winreg.KEY_WOW64_64KEY) as key:
+            for index in range(winreg.QueryInfoKey(key)[1]):
+                name, value, kind = winreg.EnumValue(key, index)
+                found[name] = (value, kind)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UnavailableError(
+            f"registry HKLM\\{path}: cannot be read ({error.strerror}): run as administrator"
+        ) from None
+    return found
+
+
+def hook_settings() -> HookSettings | None:
+    """The hook's registry key; None when it is not there."""
+    found = values(SETTINGS_KEY)
+    if not found:
+        return None
+    key = found.get("RecipientKey", (b"", 0))[0]
+    return HookSettings(
+        recipient_key=key if isinstance(key, bytes) else b"",
+        recipient_key_id=text(found, "RecipientKeyId"),
+        producer=text(found, "Producer"),
+        domain_sid=text(found, "DomainSid"),
+        folder=text(found, "Folder"),
+    )
+
+
+def run_as_ppl() -> int:
+    """Whether LSASS is hardened at its next start: by its own key, or by a policy, which LSA takes over then."""
+    return max(number(values(path), "RunAsPPL") for path in (LSA_KEY, POLICY_KEY))
+
+
+def same_folder(one: str | PurePath, other: str | PurePath) -> bool:
+    """The two names are of one folder, in whatever case and with whatever slashes."""
+    return _normal(one) == _normal(other)
+
+
+def check_folder(folder: PurePath) -> None:
+    """ConfigurationError when the hook writes elsewhere than the source reads; nothing where that cannot be told."""
+    settings = None
+    with contextlib.suppress(UnavailableError):
+        settings = hook_settings()
+    if settings is not None and settings.folder and not same_folder(settings.folder, folder):
+        raise ConfigurationError(
+            f"[source.hook] folder is {folder}, but the hook writes to {settings.folder} (registry, Folder): name that "
+            "one, or run `passrelay producer windows install --yes`, which tells the hook"
+        )
+
+
+def text(found: Values, name: str) -> str:
+    """A string value; empty when there is none."""
+    value = found.get(name, ("", 0))[0]
+    return value if isinstance(value, str) else ""
+
+
+def number(found: Values, name: str) -> int:
+    """A number; 0 when there is none."""
+    value = found.get(name, (0, 0))[0]
+    return value if isinstance(value, int) else 0
+
+
+def _normal(path: str | PurePath) -> str:
+    return ntpath.normcase(ntpath.normpath(str(path)))
