@@ -86,6 +86,8 @@ static void seal_and_store(void *argument)
     struct stored stored = store_write(settings.folder, record, filetime, change->rid);
     if (stored.detour.trouble != NO_TROUBLE && stored.outcome.trouble == NO_TROUBLE)
         log_slot(stored.detour, slots_left());
+    if (stored.slot_made)
+        log_slots_left();
     if (stored.unnamed.trouble != NO_TROUBLE)
         log_unnamed(stored.unnamed);
     change->outcome = stored.outcome;
@@ -115,6 +117,21 @@ static void capture(struct change *change)
         guard_call(report_loss, change);
 }
 
+/* A disk that is full keeps nobody from loading while there are slots: LSASS calls no DLL that has refused, not even
+ * when there is room again. */
+static struct outcome start_folder(const WCHAR *folder)
+{
+    struct outcome outcome = store_probe(folder);
+    int full = store_full(outcome);
+    if (outcome.trouble != NO_TROUBLE && !full)
+        return outcome;
+    u32 error = slots_prepare(folder);
+    log_slots_left();
+    if (full || error)
+        log_short_of_slots(full ? outcome : (struct outcome){TROUBLE_WRITE, error}, slots_left());
+    return full ? store_probe_slot(folder, outcome) : outcome;
+}
+
 static void start(void *argument)
 {
     struct outcome *outcome = argument;
@@ -128,9 +145,7 @@ static void start(void *argument)
     if (outcome->trouble == NO_TROUBLE)
         *outcome = selftest_seal(&settings);
     if (outcome->trouble == NO_TROUBLE)
-        *outcome = store_probe(settings.folder);
-    if (outcome->trouble == NO_TROUBLE)
-        slots_prepare(settings.folder);
+        *outcome = start_folder(settings.folder);
 }
 
 static void report_start(void *argument)

@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "messages.h"
 #include "settings.h"
+#include "slots.h"
 #include "version.h"
 
 #define WIDE_(text) L##text
@@ -41,6 +42,7 @@ static SRWLOCK lock = SRWLOCK_INIT;
 static struct message waiting[WAITING];
 static unsigned first, count;
 static SRWLOCK sender = SRWLOCK_INIT; /* one at a time */
+static SRWLOCK slots_teller = SRWLOCK_INIT;
 static PTP_TIMER timer;
 static volatile LONG lost, slotted;
 static enum trouble settings_trouble;
@@ -98,6 +100,14 @@ static int send_all(HANDLE source)
     }
 }
 
+static int some_wait(void)
+{
+    AcquireSRWLockExclusive(&lock);
+    int some = count > 0;
+    ReleaseSRWLockExclusive(&lock);
+    return some;
+}
+
 static void send_in(LONGLONG hundred_nanoseconds)
 {
     LARGE_INTEGER due = {.QuadPart = -hundred_nanoseconds}; /* negative: from now */
@@ -108,12 +118,17 @@ static void send_in(LONGLONG hundred_nanoseconds)
 static VOID CALLBACK send_waiting(PTP_CALLBACK_INSTANCE instance, PVOID context, PTP_TIMER fired)
 {
     (void)instance, (void)context, (void)fired;
-    AcquireSRWLockExclusive(&sender);
-    HANDLE source = RegisterEventSourceW(NULL, L"passrelay-hook");
-    int good = source && send_all(source);
-    if (source)
-        DeregisterEventSource(source);
-    ReleaseSRWLockExclusive(&sender);
+    int good = 1;
+    do {
+        /* Never waited for: LSASS's own work runs in these threads. Whoever has it looks again after he gave it back. */
+        if (!TryAcquireSRWLockExclusive(&sender))
+            return;
+        HANDLE source = RegisterEventSourceW(NULL, L"passrelay-hook");
+        good = source && send_all(source);
+        if (source)
+            DeregisterEventSource(source);
+        ReleaseSRWLockExclusive(&sender);
+    } while (good && some_wait());
     if (!good)
         send_in(AGAIN);
 }
@@ -235,10 +250,32 @@ void log_slot(struct outcome why, int left)
     HKEY key = status_key();
     if (key) {
         set_number(key, L"Slotted", number);
-        set_number(key, L"SlotsLeft", (u32)left);
         RegCloseKey(key);
     }
+    log_slots_left();
     report(&message);
+}
+
+void log_short_of_slots(struct outcome why, int left)
+{
+    struct message message = {.id = MESSAGE_SHORT_OF_SLOTS, .type = EVENTLOG_WARNING_TYPE, .strings = 3};
+    message.words = WORDS[why.trouble];
+    message.words_at = 0;
+    hexadecimal(message.number[1], why.error);
+    decimal(message.number[2], (u32)left);
+    report(&message);
+}
+
+void log_slots_left(void)
+{
+    /* Read under the lock: whoever writes last writes what holds then. */
+    AcquireSRWLockExclusive(&slots_teller);
+    HKEY key = status_key();
+    if (key) {
+        set_number(key, L"SlotsLeft", (u32)slots_left());
+        RegCloseKey(key);
+    }
+    ReleaseSRWLockExclusive(&slots_teller);
 }
 
 /* A warning of words and an error code, nothing else. */

@@ -15,6 +15,10 @@ void log_loaded(void);
 void log_refused(struct outcome why);
 void log_lost(u32 rid, struct outcome why);
 void log_slot(struct outcome why, int left);
+/* At the start: no room, or none for all slots. */
+void log_short_of_slots(struct outcome why, int left);
+/* For the registry alone: how many there are now. */
+void log_slots_left(void);
 void log_unnamed(struct outcome why);
 /* Says so when the trouble is another one than at the last call; NO_TROUBLE says nothing. */
 void log_settings(struct outcome why);

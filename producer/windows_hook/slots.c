@@ -1,12 +1,11 @@
 #include "slots.h"
 
 #include "bytes.h"
-#include "path.h"
 
 static SRWLOCK lock = SRWLOCK_INIT;
 static WCHAR where[FOLDER_UNITS]; /* the folder that `there` tells of */
 static u8 there[SLOTS];
-static int left;
+static volatile int left;
 
 static void slot_path(WCHAR path[PATH_UNITS], const WCHAR *folder, int slot)
 {
@@ -19,8 +18,9 @@ static void slot_path(WCHAR path[PATH_UNITS], const WCHAR *folder, int slot)
     path_build(path, folder, NULL, 0, name);
 }
 
-/* Bytes that are written are bytes that the disk has promised: a size alone would be sparse on some file systems. */
-static int make(const WCHAR *folder, int slot)
+/* Bytes that are written are bytes that the disk has promised: a size alone would be sparse on some file systems.
+ * Returns 0, or Windows' code. */
+static u32 make(const WCHAR *folder, int slot)
 {
     static const u8 nothing[RECORD_BYTES];
     WCHAR path[PATH_UNITS];
@@ -28,14 +28,23 @@ static int make(const WCHAR *folder, int slot)
     slot_path(path, folder, slot);
     HANDLE file = CreateFileW(path, GENERIC_WRITE, 0, NULL, OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE)
-        return 0;
-    int good = WriteFile(file, nothing, RECORD_BYTES, &written, NULL) && written == RECORD_BYTES;
+        return GetLastError();
+    u32 error = WriteFile(file, nothing, RECORD_BYTES, &written, NULL) ? 0 : GetLastError();
+    if (!error && written != RECORD_BYTES)
+        error = ERROR_DISK_FULL;
     CloseHandle(file);
-    if (!good)
+    if (error)
         DeleteFileW(path);
-    there[slot] = (u8)good;
-    left += good;
-    return good;
+    there[slot] = !error;
+    left += !error;
+    return error;
+}
+
+static void make_place(const WCHAR *folder)
+{
+    WCHAR path[PATH_UNITS];
+    path_build(path, folder, NULL, 0, L"slots");
+    CreateDirectoryW(path, NULL);
 }
 
 static void look_at(const WCHAR *folder)
@@ -45,21 +54,34 @@ static void look_at(const WCHAR *folder)
     bytes_copy(where, folder, sizeof where);
     bytes_wipe(there, sizeof there);
     left = 0;
-    WCHAR path[PATH_UNITS];
-    path_build(path, folder, NULL, 0, L"slots");
-    CreateDirectoryW(path, NULL);
 }
 
-int slots_prepare(const WCHAR *folder)
+u32 slots_prepare(const WCHAR *folder)
 {
+    u32 error = 0;
     AcquireSRWLockExclusive(&lock);
     look_at(folder);
+    make_place(folder);
     for (int slot = 0; slot < SLOTS; slot++)
-        if (!there[slot])
-            make(folder, slot);
-    int count = left;
+        if (!there[slot]) {
+            u32 failed = make(folder, slot);
+            error = failed ? failed : error;
+        }
     ReleaseSRWLockExclusive(&lock);
-    return count;
+    return error;
+}
+
+int slots_find(const WCHAR *folder, WCHAR path[PATH_UNITS])
+{
+    int slot = 0;
+    AcquireSRWLockExclusive(&lock);
+    look_at(folder);
+    while (slot < SLOTS && !there[slot])
+        slot++;
+    ReleaseSRWLockExclusive(&lock);
+    if (slot < SLOTS)
+        slot_path(path, folder, slot);
+    return slot < SLOTS;
 }
 
 int slots_take(const WCHAR *folder, const WCHAR *path)
@@ -83,17 +105,21 @@ int slots_take(const WCHAR *folder, const WCHAR *path)
     return got;
 }
 
-void slots_refill(const WCHAR *folder)
+int slots_refill(const WCHAR *folder)
 {
+    int made = 0;
     if (!TryAcquireSRWLockExclusive(&lock))
-        return;
+        return 0;
     look_at(folder);
+    if (!left)
+        make_place(folder);
     for (int slot = 0; slot < SLOTS && left < SLOTS; slot++)
         if (!there[slot]) {
-            make(folder, slot);
+            made = !make(folder, slot);
             break;
         }
     ReleaseSRWLockExclusive(&lock);
+    return made;
 }
 
 int slots_left(void)

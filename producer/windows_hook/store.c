@@ -43,7 +43,7 @@ static struct outcome finish(const WCHAR *temporary, const WCHAR *final)
 
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid)
 {
-    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}};
+    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}, 0};
     WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
     u16 name[RECORD_NAME_UNITS];
     /* The sequence makes it this process's only one; 100 ns and the RID, the only one at all. */
@@ -63,7 +63,7 @@ struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u6
     }
     stored.unnamed = finish(temporary, final);
     if (stored.detour.trouble == NO_TROUBLE)
-        slots_refill(folder);
+        stored.slot_made = slots_refill(folder);
     return stored;
 }
 
@@ -79,4 +79,17 @@ struct outcome store_probe(const WCHAR *folder)
         outcome = finish(temporary, final);
     DeleteFileW(outcome.trouble == NO_TROUBLE ? final : temporary);
     return outcome;
+}
+
+struct outcome store_probe_slot(const WCHAR *folder, struct outcome full)
+{
+    static const u8 nothing[RECORD_BYTES];
+    WCHAR slot[PATH_UNITS];
+    return slots_find(folder, slot) ? fill(slot, OPEN_EXISTING, nothing) : full;
+}
+
+int store_full(struct outcome outcome)
+{
+    return outcome.trouble != NO_TROUBLE &&
+           (outcome.error == ERROR_DISK_FULL || outcome.error == ERROR_HANDLE_DISK_FULL);
 }

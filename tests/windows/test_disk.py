@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from passrelay_schemas.sealing import Opener
 from tests.lab.process import LabError, run_tool
 from tests.windows.harness import Harness
 from tests.windows.records import open_all, open_record
+from tests.windows.wine import windows_path
 
 _SLOTS = 256
 _WRITE = "a file could not be written: is the disk full?"
@@ -29,6 +31,10 @@ def _fill(disk: Path) -> Path:
             except OSError:
                 continue
     return filler
+
+
+def _slots(folder: Path) -> int:
+    return len(list((folder / "slots").iterdir()))
 
 
 @pytest.fixture
@@ -62,24 +68,74 @@ def test_a_full_disk_loses_nothing_while_there_are_slots_and_nothing_in_silence_
     filler.unlink()
     harness.ask("many", 1, 20, 3000)
     assert len(open_all(small_disk, opener)) == _SLOTS + 20
-    assert len(list((small_disk / "slots").iterdir())) == 20  # each change that found room made a new one
+    assert _slots(small_disk) == 20  # each change that found room made a new one
+    assert harness.status("SlotsLeft") == "20"
 
 
-def test_a_restart_with_a_full_disk_still_has_its_slots(
+def test_after_there_is_room_again_all_slots_come_back_and_it_says_so(on_small_disk: Harness, small_disk: Path) -> None:
+    filler = _fill(small_disk)
+    on_small_disk.ask("many", 8, 3, 2000)
+    assert on_small_disk.status("SlotsLeft") == str(_SLOTS - 24)
+    filler.unlink()
+    on_small_disk.ask("many", 8, 10, 3000)
+    assert _slots(small_disk) == _SLOTS
+    assert on_small_disk.status("SlotsLeft") == str(_SLOTS)
+
+
+def test_a_start_with_a_full_disk_is_told_and_captures_into_the_slots(
     on_small_disk: Harness,
     start_harness: Callable[[], Harness],
     small_disk: Path,
     opener: Opener,
 ) -> None:
+    """LSASS asks once, at its start, and never calls a DLL that refused."""
     _fill(small_disk)
     on_small_disk.kill()
     again = start_harness()
-    assert not again.initialize(), "a full disk is told at the start"
-    (small_disk / "filler").unlink()
     assert again.initialize()
-    _fill(small_disk)
+    assert again.status("State") == "loaded"
+    assert again.status("SlotsLeft") == str(_SLOTS)
+    again.wait_for_event(_WRITE, "0x00000070", str(_SLOTS))
     again.change(1105, "kept")
     assert [captured.password for captured in open_all(small_disk, opener)] == ["kept"]
+    assert again.status("SlotsLeft") == str(_SLOTS - 1)
+
+
+def test_a_start_with_a_full_disk_and_no_slot_is_refused(
+    start_harness: Callable[[], Harness], recipient: tuple[KeyDocument, Opener], small_disk: Path
+) -> None:
+    _fill(small_disk)
+    harness = start_harness()
+    harness.configure(recipient[0], small_disk)
+    assert not harness.initialize()
+    assert harness.status("Reason") == _WRITE
+    assert [path.name for path in small_disk.iterdir() if path.is_file()] == ["filler"]
+
+
+def test_a_start_without_room_for_all_slots_says_how_many_there_are(
+    start_harness: Callable[[], Harness], recipient: tuple[KeyDocument, Opener], small_disk: Path
+) -> None:
+    filler = _fill(small_disk)
+    os.truncate(filler, filler.stat().st_size - 8 * 4096)
+    harness = start_harness()
+    harness.configure(recipient[0], small_disk)
+    assert harness.initialize()
+    made = _slots(small_disk)
+    assert 0 < made <= 8
+    assert harness.status("SlotsLeft") == str(made)
+    harness.wait_for_event(_WRITE, "0x00000070", str(made))
+
+
+def test_a_folder_for_slots_that_could_not_be_made_at_the_start_is_made_later(hook: Harness, spool: Path) -> None:
+    other = spool / "other"
+    other.mkdir()
+    (other / "slots").touch()
+    hook.set_text("Folder", windows_path(other))
+    assert hook.initialize()
+    assert hook.status("SlotsLeft") == "0"
+    (other / "slots").unlink()
+    hook.change(1105, "makes one")
+    assert (_slots(other), hook.status("SlotsLeft")) == (1, "1")
 
 
 def test_a_disk_that_becomes_read_only_loses_nothing_in_silence(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.sealing import Opener
 from passrelay_schemas.suites import P256
 from tests.lab.folder import canary_password
+from tests.lab.process import wait_for
 from tests.windows.harness import DOMAIN_SID, PRODUCER, Harness, utf16
 from tests.windows.hook_build import Built
 from tests.windows.records import HEADER, PART, open_all, records
@@ -191,6 +194,41 @@ def test_a_dll_that_refused_stays_in_memory_until_its_message_is_out(
     assert not harness.initialize()
     assert harness.ask("unload") == "kept"
     harness.wait_for_event("0.1.0", _CREATE)
+
+
+def test_an_event_log_that_hangs_holds_one_thread_of_lsass_and_no_call(
+    start_harness: StartHarness, recipient: tuple[KeyDocument, Opener], spool: Path, tmp_path: Path
+) -> None:
+    """Events are printed by wine, so a pipe that nobody reads is an event log service that hangs."""
+    pipe = tmp_path / "events"
+    os.mkfifo(pipe, 0o600)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        harness = start_harness(("sh", "-c", 'exec "$0" "$@" 2>"$EVENTS"'.replace("$EVENTS", str(pipe))))
+        harness.configure(recipient[0], spool)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(reader, bytes(4096)):
+                pass
+        assert harness.initialize()
+        threads = Path(f"/proc/{harness.process.pid}/task")
+        harness.change(1105, "x" * 300)
+        before = len(list(threads.iterdir()))
+        for _ in range(199):
+            harness.change(1105, "x" * 300)
+        assert harness.lost == 200
+        assert len(list(threads.iterdir())) <= before + 2
+
+        said = b""
+
+        def all_said() -> bool:
+            nonlocal said
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(reader, 65536)
+            return b'L"200"' in said
+
+        wait_for(all_said, what="what waited is handed over", alive=harness.process)
+    finally:
+        os.close(reader)
 
 
 def test_it_refuses_a_cryptography_that_is_not_rfc_9180s(
