@@ -107,6 +107,11 @@ def measure(run: Run) -> None:
                 rig.carry(run, f"scale.consumers.{count}", sizes.consumed, count)
             rig.carry(run, f"scale.end_to_end.{sizes.end_to_end}", sizes.end_to_end, 2)
         audited.measure(run, lab, sizes.audited)
+    _judge(run, sizes)
+
+
+def _judge(run: Run, sizes: Sizes) -> None:
+    """Steadiness and memory of the longest of each kind."""
     long = max(sizes.backlogs)
     names = [f"scale.backlog.{long}", f"scale.end_to_end.{sizes.end_to_end}"]
     for name in names:
