@@ -37,7 +37,7 @@ _NAMES = {
     "replpropertymetadata": "replPropertyMetaData",
 }
 _OCTETS, _TEXT = "1.3.6.1.4.1.1466.115.121.1.40", "1.3.6.1.4.1.1466.115.121.1.15"
-_LAST = ("objectguid", "objectsid", "replpropertymetadata")
+_BINARY = ("objectguid", "objectsid", "replpropertymetadata")
 _IMPORT_SECONDS = 1800
 _MOST_RUNS = 3
 
@@ -81,8 +81,8 @@ class AdDirectory(Directory):
         super().configure()
         lines = ["dn: cn=schema"]
         for number, (key, name) in enumerate(_NAMES.items(), 1):
-            syntax = _OCTETS if key in _LAST else _TEXT
-            match = "octetStringMatch" if key in _LAST else "caseIgnoreMatch"
+            syntax = _OCTETS if key in _BINARY else _TEXT
+            match = "octetStringMatch" if key in _BINARY else "caseIgnoreMatch"
             lines.append(f"attributeTypes: ( 2.999.1.{number} NAME '{name}' EQUALITY {match} SYNTAX {syntax} )")
         may = " $ ".join(_NAMES.values())
         lines.append(f"objectClasses: ( 2.999.2.1 NAME 'user' SUP top STRUCTURAL MUST cn MAY ( {may} ) )")
