@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from passrelay_schemas.keys import KeyDocument
+from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.sealing import Opener
 from tests.lab.folder import CANARY, find_canary
 from tests.lab.process import MissingServerError, run_tool
 from tests.windows.harness import Harness
-from tests.windows.records import open_all
+from tests.windows.native_hook import POINT
+from tests.windows.records import HEADER, PART, open_all, records
 from tests.windows.wine import Wine
 
 
@@ -25,6 +29,49 @@ def test_no_copy_is_left_in_memory(hook: Harness, how: str) -> None:
 
 def test_a_copy_that_is_left_would_be_found(hook: Harness) -> None:
     assert hook.ask("traces", "kept", 1105) != "0"
+
+
+def test_none_of_hpkes_secrets_is_left_on_the_stack(hook: Harness, spool: Path) -> None:
+    """Whoever had one of them could open the record; the recipient can compute them all again."""
+    document, private = generate(KeyUse.HOOK)
+    hook.set_key(document)
+    left = bytes.fromhex(hook.ask("stack", 1105))
+    (path,) = records(spool)
+    raw = path.read_bytes()
+    header, encapsulated, sealed = raw[:HEADER], raw[HEADER : HEADER + POINT], raw[HEADER + POINT : PART]
+    assert encapsulated in left  # the calls' own frames were looked at
+    secrets = _secrets(private, document.public_bytes, encapsulated, header)
+    plain = AESGCM(secrets["key"]).decrypt(secrets["nonce"], sealed, None)
+    assert f"{CANARY}-1105-0".encode("utf-16-le") in plain  # and these are the secrets
+    assert [name for name, secret in secrets.items() if secret in left] == []
+
+
+def _secrets(private: bytes, public: bytes, encapsulated: bytes, info: bytes) -> dict[str, bytes]:
+    """All that sealing computes on its way (RFC 9180 4.1, 5.1), as the DLL has it; bcrypt.dll's copies are its own."""
+    ours = ec.derive_private_key(int.from_bytes(private, "big"), ec.SECP256R1())
+    theirs = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), encapsulated)
+    kem, suite = b"KEM\x00\x10", b"HPKE\x00\x10\x00\x01\x00\x02"
+
+    def extract(salt: bytes, of: bytes, label: bytes, ikm: bytes) -> bytes:
+        return hmac.digest(salt, b"HPKE-v1" + of + label + ikm, "sha256")
+
+    def expand(prk: bytes, of: bytes, label: bytes, context: bytes, length: int) -> bytes:
+        block = length.to_bytes(2, "big") + b"HPKE-v1" + of + label + context + b"\x01"
+        return hmac.digest(prk, block, "sha256")[:length]
+
+    agreed = ours.exchange(ec.ECDH(), theirs)
+    extracted = extract(b"", kem, b"eae_prk", agreed)
+    shared = expand(extracted, kem, b"shared_secret", encapsulated + public, 32)
+    context = b"\0" + extract(b"", suite, b"psk_id_hash", b"") + extract(b"", suite, b"info_hash", info)
+    secret = extract(shared, suite, b"secret", b"")
+    return {
+        "agreed": agreed,
+        "eae_prk": extracted,
+        "shared_secret": shared,
+        "secret": secret,
+        "key": expand(secret, suite, b"key", context, 32),
+        "nonce": expand(secret, suite, b"base_nonce", context, 12),
+    }
 
 
 def test_nothing_readable_is_in_files_system_calls_and_logs(

@@ -4,7 +4,8 @@
  *   initialize                          set binary|text NAME HEX     unset NAME      clear
  *   change RID NAME PASSWORD            filter NAME PASSWORD         status VALUE    unload
  *   many THREADS EACH FIRST_RID         a line "made RID N" for every call that has returned
- *   hostile name|password KIND RID      fuzz SEED COUNT              traces good|torn|kept RID */
+ *   hostile name|password KIND RID      fuzz SEED COUNT              traces good|torn|kept RID
+ *   stack RID                           what one call has left on its thread's stack, as hexadecimal */
 #define WIN32_LEAN_AND_MEAN
 #define WIN32_NO_STATUS
 #include <windows.h>
@@ -360,6 +361,42 @@ static void traces(const char *how, ULONG rid)
     say(line);
 }
 
+/* stack */
+
+enum { STACK_BYTES = 24576 };
+static BYTE left_on_stack[STACK_BYTES];
+
+static DWORD WINAPI call_and_copy(void *argument)
+{
+    WCHAR name_text[] = L"user", text[64];
+    ULONG rid = *(ULONG *)argument;
+    USHORT length = (USHORT)(2 * canary(text, rid, 0));
+    STRING16 name = {8, 8, name_text}, password = {length, length, text};
+    notify(&name, rid, &password);
+    /* No call before this is done: it would write over what the last one left. Downwards, as a stack grows. */
+    volatile const BYTE *end = __builtin_frame_address(0);
+    for (int i = 1; i <= STACK_BYTES; i++)
+        left_on_stack[STACK_BYTES - i] = end[-i];
+    SecureZeroMemory(text, sizeof text);
+    return 0;
+}
+
+static void stack(ULONG rid)
+{
+    static char line[2 * STACK_BYTES + 16] = "stack ";
+    char *at = line + 6;
+    HANDLE thread = CreateThread(NULL, 0, call_and_copy, &rid, 0, NULL);
+    WaitForSingleObject(thread, INFINITE);
+    CloseHandle(thread);
+    for (int i = 0; i < STACK_BYTES; i++) {
+        *at++ = "0123456789abcdef"[left_on_stack[i] >> 4];
+        *at++ = "0123456789abcdef"[left_on_stack[i] & 15];
+    }
+    *at++ = '\n';
+    *at = 0;
+    say(line);
+}
+
 int main(int count, char **arguments)
 {
     static char line[200000];
@@ -419,6 +456,8 @@ int main(int count, char **arguments)
             fuzz(strtoul(word[1], NULL, 10), strtoul(word[2], NULL, 10));
         } else if (!strcmp(word[0], "traces")) {
             traces(word[1], strtoul(word[2], NULL, 10));
+        } else if (!strcmp(word[0], "stack")) {
+            stack(strtoul(word[1], NULL, 10));
         } else {
             say("unknown\n");
         }
