@@ -5,6 +5,7 @@ What decides is Python and runs in test_installer.py. Here: no syntax error, str
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ def test_it_is_strict_and_plain_ascii(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_registry_services_and_files_are_left_to_the_program(script: Path) -> None:
     own = {"exit-refused"}
-    allowed = {"join-path", "test-path", "set-strictmode", "invoke-command", "select-object", "convertfrom-json"}
+    allowed = {"join-path", "test-path", "set-strictmode", "invoke-command", "select-object"}
+    allowed |= {"convertfrom-json", "convertto-json"}
     assert _commands(script.read_text()) - own <= allowed | {"foreach-object"}
 
 
@@ -81,12 +83,60 @@ def test_the_check_above_would_see_a_registry_write() -> None:
 def test_whatif_and_the_plan_never_carry_anything_out(script: Path) -> None:
     text = script.read_text()
     assert "SupportsShouldProcess" in text
-    acts = [line for line in text.splitlines() if "--yes" in line and "&" in line]
-    assert acts == ["    & $python @arguments --yes"]
-    before = text[: text.index(acts[0])].splitlines()[-1]
-    assert before == "if ($Silent -or $PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {"
-    assert "if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }" in text
+    lines = [line.strip() for line in text[text.index("Set-StrictMode") :].splitlines()]
+    silent, asked = (number for number, line in enumerate(lines) if "--yes" in line and not line.startswith("#"))
+    # Silent: its block ends the script, so its --yes reaches nothing else.
+    assert lines[silent] == "if (-not $WhatIfPreference) { $arguments += '--yes' }"
+    assert lines[silent - 2] == "if ($Silent) {"
+    assert lines[lines.index("}", silent) - 1] == "exit $code"
+    # Otherwise the plan first, and then only what was agreed to.
+    plan = lines.index("& $python @arguments")
+    assert lines.index("}", silent) < plan
+    assert lines[plan + 1] == "if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }"
+    assert lines[asked - 1] == "if ($PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {"
+    assert lines[asked] == "& $python @arguments --yes"
     assert text.rstrip().endswith("exit $LASTEXITCODE")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_what_the_program_says_on_stderr_ends_no_script(script: Path) -> None:
+    # PowerShell issue 3996: under `Stop` the first line on stderr ends it, and the document is lost.
+    text = script.read_text()
+    runs = [match.start() for match in re.finditer(r"& \$python", text)]
+    assert runs
+    assert all(text.rindex("$ErrorActionPreference = 'Continue'", 0, at) for at in runs)
+    documents = [line for line in text.splitlines() if "= & $python" in line]
+    assert documents
+    assert all(line.endswith("2>$null") for line in documents)
+
+
+@pytest.mark.parametrize("script", CHANGING, ids=lambda script: script.stem)
+def test_silent_always_answers_with_a_document(script: Path) -> None:
+    text = script.read_text()
+    assert "[Console]" not in text, "over remoting it goes nowhere"
+    function = text[text.index("function Exit-Refused") : text.index("\n}\n", text.index("function Exit-Refused"))]
+    silent, _, aloud = function.partition("else {")
+    assert "if ($Silent) {" in silent
+    assert silent.rstrip().rstrip("}").rstrip().endswith("| ConvertTo-Json -Compress -Depth 4")
+    assert "$Host.UI.WriteErrorLine" in aloud
+    # The same names as in the program's own document.
+    refused = CliRunner().invoke(app, ["producer", "windows", "install", "--json"], env={"COLUMNS": "200"})
+    document = json.loads(refused.stdout.splitlines()[-1])
+    assert set(re.findall(r"(\w+) = ", silent.split("[ordered]")[1])) <= {*document, "done"}
+    assert f"schema = '{document['schema']}'" in silent
+    assert set(re.findall(r"(\w+) = ", silent.split("@(@{")[1].split("}")[0])) == set(document["failures"][0])
+    # A program that cannot even begin, or does not know an option, says nothing on stdout.
+    assert "if (-not $said) { Exit-Refused" in text
+
+
+def test_the_way_for_many_controllers_names_the_hook_key() -> None:
+    page = (FOLDER.parents[2] / "docs" / "windows.md").read_text()
+    lines = [line for text in (page, SCRIPTS[1].read_text()) for line in text.splitlines() if "-Silent }" in line]
+    assert lines == []
+    silent = [
+        line for text in (page, SCRIPTS[1].read_text()) for line in text.splitlines() if "-Silent -HookKey" in line
+    ]
+    assert len(silent) == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -27,7 +27,14 @@ Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
 function Exit-Refused([int] $Code, [string] $Why) {
-    [Console]::Error.WriteLine("passrelay: $Why")
+    if ($Silent) {
+        # As the program's own document: over remoting nothing else comes back, no exit code either.
+        $failures = @(@{ check = 'windows'; subject = ''; detail = $Why })
+        [ordered]@{ schema = 'passrelay.windows/1'; ok = $false; failures = $failures; done = $false } | ConvertTo-Json -Compress -Depth 4
+    }
+    else {
+        $Host.UI.WriteErrorLine("passrelay: $Why")
+    }
     exit $Code
 }
 
@@ -45,14 +52,24 @@ if (-not (Test-Path -LiteralPath $python -PathType Leaf)) {
 
 $arguments = @('-I', '-m', 'passrelay_ops', 'producer', 'windows', 'remove', '--config', $Config)
 if ($RemoveData) { $arguments += '--remove-data' }
-if ($Silent) { $arguments += '--json' }
 
-if (-not $Silent -or $WhatIfPreference) {
-    # The plan; without --yes nothing is done.
-    & $python @arguments
-    if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }
+# Windows PowerShell takes what a program says on stderr for an error, over remoting also unredirected, and would end here.
+$ErrorActionPreference = 'Continue'
+if ($Silent) {
+    $arguments += '--json'
+    if (-not $WhatIfPreference) { $arguments += '--yes' }
+    # Whatever does not even start is a failure. The document has the program's failures too.
+    $said, $code = $null, 1
+    $said = & $python @arguments 2>$null
+    $code = $LASTEXITCODE
+    if (-not $said) { Exit-Refused ([Math]::Max($code, 1)) "$python ended with $code and without a word: run this without -Silent" }
+    $said
+    exit $code
 }
-if ($Silent -or $PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {
+# The plan; without --yes nothing is done.
+& $python @arguments
+if ($LASTEXITCODE -ne 0 -or $WhatIfPreference) { exit $LASTEXITCODE }
+if ($PSCmdlet.ShouldProcess($env:COMPUTERNAME, 'Carry out these steps')) {
     & $python @arguments --yes
 }
 exit $LASTEXITCODE
