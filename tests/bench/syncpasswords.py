@@ -6,6 +6,10 @@ with its own `--decrypt-samba-gpg` and runs a script for each object, as its man
 that turns the LDIF it is given into one modify and pipes it into OpenLDAP's ldapmodify over LDAPS, with the service
 account that passrelay uses. Passwords are on no command line. passrelay runs with every setting at its default. While
 one of the two is measured the other one is stopped; what was changed meanwhile it carries before its own clock starts.
+
+At the controller's own pace means one change after the other without a rest, over one connection. In the fair
+configuration one process answers every LDAP request of the controller, so that both wait behind the next changes: its
+times are those of queues. `.calm` is a change at a time, each waited for before the next one.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ from pathlib import Path
 
 from tests.bench.crossing import Crossing, Passage
 from tests.bench.run import Run
+from tests.bench.spread import p50
 from tests.lab.directory import Directory
 from tests.lab.lab import Lab
 from tests.lab.process import LabError, Process, run_tool
 from tests.lab.samba import DomainController
 
 _USERS, _QUICK_USERS = 100, 5
+_CALM, _QUICK_CALM = 10, 2
+"""So many changes, one at a time."""
 _FAIR = "    prefork children:ldap = 1\n"
 _BARS = {"default": 0.1, "fair": 1.0}
 """What passrelay's time may be of its own, at most."""
@@ -55,7 +62,7 @@ echo 'DONE-EXIT: '
 
 
 def measure(run: Run) -> None:
-    """`syncpasswords.<configuration>.{p50,p99,rate}` and the same of passrelay under `.relay.`; four ratios."""
+    """`syncpasswords.<configuration>.{p50,p99,rate,calm}`, the same of passrelay under `.relay.`; four ratios."""
     with Lab() as lab:
         run.servers(lab.versions)
         names = [f"pace{number}" for number in range(_QUICK_USERS if run.quick else _USERS)]
@@ -81,6 +88,8 @@ def _add(run: Run, name: str, crossing: Crossing, silence: float) -> None:
     run.add(f"{name}.p50", "ms", passage.p50)
     run.add(f"{name}.p99", "ms", passage.p99)
     run.add(f"{name}.rate", "per_second", passage.per_second)
+    calm = crossing.users[: _QUICK_CALM if run.quick else _CALM]
+    run.add(f"{name}.calm", "ms", p50([crossing.cross(user) for user in calm]))
 
 
 def _restart(crossing: Crossing, *, fair: bool) -> None:
