@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from passrelay_producer.sources import About, Memory, Page, Result
 from passrelay_producer.sources.hook_directory import HookDirectory
-from passrelay_producer.sources.hook_folder import ForeignError, HookFolder, RecordName, Why
+from passrelay_producer.sources.hook_folder import ForeignError, HeldError, HookFolder, RecordName, Why
 from passrelay_producer.sources.hook_reader import HookReader
+from passrelay_producer.sources.hook_waits import Waits
 from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
@@ -52,6 +53,7 @@ class HookSource:
         self._about = About("hook")
         self._page: Sequence[str] = ()
         """The files of the page that is being committed."""
+        self._unread, self._unmoved = Waits(log), Waits(log)
         self._done: set[str] = set()
         """Files that are durable in the spool, and still to be deleted."""
 
@@ -77,7 +79,7 @@ class HookSource:
                 quarantined: list[str] = []
                 content = reader.read(self._records(directory, reader, quarantined))
                 for name, why in content.without_account:
-                    quarantined.append(self._quarantine(name.name, Why.NO_ACCOUNT, why))
+                    quarantined += self._quarantine(name.name, Why.NO_ACCOUNT, why)
                 self._page = content.names
                 if content.names or quarantined:
                     yield Page(
@@ -105,25 +107,45 @@ class HookSource:
     ) -> list[tuple[RecordName, HookRecord]]:
         """The first records that can be taken; what is none of ours is moved away."""
         names, strangers = self._folder.names(filetime.now())
-        no_name = "it has not the name of a record"
-        quarantined += [self._quarantine(stranger, Why.FOREIGN, no_name) for stranger in strangers]
+        there = {*strangers, *(name.name for name in names)}
+        self._unread.keep(there)
+        self._unmoved.keep(there)
+        for stranger in strangers:
+            quarantined += self._quarantine(stranger, Why.FOREIGN, "it has not the name of a record")
         now = time.monotonic()
+        held: set[int] = set()
+        """RIDs with a record that cannot be read: their later ones must not overtake it."""
         found: list[tuple[RecordName, HookRecord]] = []
         for name in names:
-            if name.name in self._done or reader.waits(name.rid, now):
+            if name.name in self._done or name.rid in held or reader.waits(name.rid, now):
                 continue
             if len(found) == PAGE_RECORDS:
                 break
-            try:
-                record = self._folder.read(name)
-                if record is not None:
-                    self._check_ours(record, directory)
-                    found.append((name, record))
-            except TornError as error:
-                quarantined.append(self._quarantine(name.name, Why.TORN, str(error)))
-            except ForeignError as error:
-                quarantined.append(self._quarantine(name.name, Why.FOREIGN, str(error)))
+            record = self._record(name, directory, quarantined)
+            if record is not None:
+                found.append((name, record))
+            elif self._unread.has(name.name, now):
+                held.add(name.rid)
         return found
+
+    def _record(self, name: RecordName, directory: HookDirectory, quarantined: list[str]) -> HookRecord | None:
+        """One that can be taken now."""
+        now = time.monotonic()
+        if self._unread.has(name.name, now) or self._unmoved.has(name.name, now):
+            return None
+        try:
+            record = self._folder.read(name)
+            if record is not None:
+                self._check_ours(record, directory)
+        except TornError as error:
+            quarantined += self._quarantine(name.name, Why.TORN, str(error))
+        except ForeignError as error:
+            quarantined += self._quarantine(name.name, Why.FOREIGN, str(error))
+        except HeldError as error:
+            self._unread.put(name.name, str(error), now)
+        else:
+            return record
+        return None
 
     def _check_ours(self, record: HookRecord, directory: HookDirectory) -> None:
         header = record.header
@@ -132,10 +154,18 @@ class HookSource:
         if header.producer != self._producer:
             raise ForeignError(f"it is of producer {header.producer}, this one is {self._producer}")
 
-    def _quarantine(self, name: str, why: Why, detail: str) -> str:
-        target = self._folder.quarantine(name)
+    def _quarantine(self, name: str, why: Why, detail: str) -> list[str]:
+        """Why it was moved away; nothing when it could not be: it waits."""
+        now = time.monotonic()
+        if self._unmoved.has(name, now):
+            return []
+        try:
+            target = self._folder.quarantine(name)
+        except HeldError as error:
+            self._unmoved.put(name, f"{detail}, and {error}", now)
+            return []
         self._log.error(Action.RECORD_QUARANTINED, file=str(target), reason=why.value, why=detail, repair=_REPAIRS[why])
-        return why.value
+        return [why.value]
 
     def _scope(self, directory: HookDirectory) -> SambaScope:
         """The filter. A fault in it is the configuration's; once it was good, somebody changed the directory."""

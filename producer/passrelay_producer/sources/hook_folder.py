@@ -56,6 +56,10 @@ class ForeignError(Exception):
     """No record of this domain and producer; the message says why."""
 
 
+class HeldError(Exception):
+    """This file cannot be read or moved now, the others may; the message says why."""
+
+
 class HookFolder:
     """Reads, deletes and moves. UnavailableError when the folder cannot be used: its files wait."""
 
@@ -83,7 +87,7 @@ class HookFolder:
         return sorted(taken), sorted(foreign)
 
     def read(self, name: RecordName) -> HookRecord | None:
-        """The record; None when the file is gone. TornError, ForeignError, UnavailableError (try again)."""
+        """The record; None when the file is gone. TornError, ForeignError, HeldError (try again)."""
         path = self.path / name.name
         try:
             if not stat.S_ISREG(path.lstat().st_mode):
@@ -93,7 +97,9 @@ class HookFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UnavailableError(f"{path}: {error.strerror}: may this account read it?") from None
+            raise HeldError(
+                f"it cannot be read ({error.strerror}): does a scanner hold it, may this account?"
+            ) from None
         try:
             return HookRecord.parse(raw)
         except TornError:
@@ -112,7 +118,7 @@ class HookFolder:
         return left
 
     def quarantine(self, name: str) -> Path:
-        """Move a file away, never over another one; where it is now. UnavailableError: it stays."""
+        """Move a file away, never over another one; where it is now. HeldError: it stays."""
         folder = self.path / QUARANTINE
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -123,7 +129,7 @@ class HookFolder:
                 target = folder / f"{name}.{number}"
             (self.path / name).rename(target)
         except OSError as error:
-            raise UnavailableError(
-                f"{self.path / name}: cannot be moved to {folder} ({error.strerror}): may this account write there?"
+            raise HeldError(
+                f"it cannot be moved to {folder} ({error.strerror}): may this account write there?"
             ) from None
         return target
