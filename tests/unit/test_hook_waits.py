@@ -13,8 +13,11 @@ import structlog
 from structlog.testing import capture_logs
 
 from passrelay_producer.sources import hook_reader
-from tests.unit.hook_records import hook_record, name, put
+from passrelay_schemas import filetime
+from passrelay_schemas.filetime import UNITS_PER_SECOND
+from tests.unit.hook_records import RID, hook_record, name, put
 from tests.unit.test_hook_source import CALL, KEY, Rig, kvnos, rig
+from tests.unit.test_samba_change import READING
 
 __all__ = ["rig"]  # a fixture
 
@@ -126,3 +129,19 @@ def test_a_file_that_comes_again_is_told_again(
         (rig.folder / "desktop.ini").unlink()
         rig.drain(source)
     assert _waited(lines) == ["desktop.ini"] * 2
+
+
+def test_a_record_whose_account_ad_does_not_show_yet_waits_for_an_hour(rig: Rig, clock: Clock) -> None:
+    rig.controller.accounts.clear()
+    now = filetime.now()
+    young = put(rig.folder, hook_record(KEY), filetime=now - 3590 * UNITS_PER_SECOND)
+    old = put(rig.folder, hook_record(KEY, rid=2000), filetime=now - 3601 * UNITS_PER_SECOND, rid=2000)
+    source = rig.source()
+    (page,) = rig.drain(source)
+    assert page.quarantined == ["no_account"]
+    assert (rig.files(), rig.moved()) == ([young.name], [old.name])
+    rig.controller.accounts[RID] = READING
+    clock.now += hook_reader.WAIT_SECONDS
+    rig.drain(source)
+    assert len(rig.spool.events) == 1
+    assert rig.files() == []

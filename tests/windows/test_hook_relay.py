@@ -16,6 +16,7 @@ import pytest
 
 from passrelay_schemas import keys
 from passrelay_schemas.event import Account, PasswordChanged
+from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.verdict import Verdict
@@ -215,7 +216,11 @@ def test_records_of_another_domain_or_producer_are_moved_away_and_named(site: Si
     site.harness.set_text("Producer", "dc2")
     site.harness.change(_rid(erika), canary_password(), "hook-foreign")
     site.harness.set_text("Producer", "dc1")
-    site.harness.change(999_999, canary_password(), "nobody")
+    for rid in (999_998, 999_999):
+        site.harness.change(rid, canary_password(), "nobody")
+    young, old = records(site.spool)[-2:]
+    called, _, rest = old.name.partition("-")
+    old.rename(old.with_name(f"{int(called, 16) - 3601 * UNITS_PER_SECOND:016x}-{rest}"))
     password = site.change("hook-foreign", _rid(erika))
     producer = site.producer()
     producer.start()
@@ -224,6 +229,8 @@ def test_records_of_another_domain_or_producer_are_moved_away_and_named(site: Si
     lines = producer.lines("record_quarantined")
     assert sorted(line["reason"] for line in lines) == ["foreign", "foreign", "no_account"]
     assert len(list((site.spool / "quarantine").iterdir())) == 3
+    wait_for(lambda: records(site.spool) == [young], what="only the one waits that AD may show within the hour")
+    assert [line["file"] for line in producer.lines("record_waits")] == [young.name]
     wait_for(
         lambda: producer.metric("passrelay_events_total", stage="capture", outcome="quarantined") == 3, what="metric"
     )

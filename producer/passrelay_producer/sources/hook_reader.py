@@ -17,6 +17,7 @@ from passrelay_producer.sources.hook_version import version_of
 from passrelay_producer.sources.samba_account import Reading, UnreadableError
 from passrelay_producer.sources.samba_change import account_of, must_change_of
 from passrelay_producer.sources.samba_scope import SambaScope
+from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, EventError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged, encode
 from passrelay_schemas.hook_record import HookRecord
@@ -24,6 +25,8 @@ from passrelay_schemas.logs import Action, Log
 
 WAIT_SECONDS = 60
 """An account that cannot be read now is asked for again after this; all its records wait, in their order."""
+NO_ACCOUNT_SECONDS = 3600
+"""A record of this age whose RID nobody has is given up; until then AD may only not show the account yet."""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Content:
     names: list[str] = field(default_factory=list)
     """The files of both."""
     without_account: list[tuple[RecordName, str]] = field(default_factory=list)
-    """Files whose RID nobody has, and why."""
+    """Files whose RID nobody has, for too long, and why."""
     accounts: Sequence[AccountState] = ()
 
 
@@ -78,8 +81,7 @@ class HookReader:
                     readings[name.rid] = self._account(name.rid)
                 reading = readings[name.rid]
                 if reading is None:
-                    why = f"there is no account {self._sid(name.rid)} in {self._directory.domain}"
-                    content.without_account.append((name, why))
+                    content.without_account.append((name, self._nobody(name)))
                     continue
                 exclusion = self._scope.filter.exclusion(reading)
                 if exclusion is not None:
@@ -105,6 +107,13 @@ class HookReader:
 
     def _sid(self, rid: int) -> str:
         return f"{self._directory.domain_sid}-{rid}"
+
+    def _nobody(self, name: RecordName) -> str:
+        """Why the record is given up: nobody has its RID, for too long."""
+        why = f"there is no account {self._sid(name.rid)} in {self._directory.domain}"
+        if filetime.now() < name.filetime + NO_ACCOUNT_SECONDS * filetime.UNITS_PER_SECOND:
+            raise _WaitError(why)
+        return why
 
     def _account(self, rid: int) -> Reading | None:
         try:
