@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from passrelay_producer.windows.facts import (
     ServiceState,
     Waiting,
 )
+from passrelay_producer.windows.folders import FolderFacts, Occupied
 from passrelay_producer.windows.plan import Plan, Wanted
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate
 from passrelay_schemas.settings import ProducerSettings
@@ -33,6 +34,10 @@ CONFIG = Path("C:/ProgramData/passrelay/producer.toml")
 FRESH = Facts(Role.WRITABLE, build=20348, domain_sid=SID, packages=OTHERS, lsass=700)
 SETTINGS = HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\ProgramData\\passrelay\\records")
 LOADED = HookStatus(state="loaded", version="0.1.0", process_id=700)
+
+
+OCCUPIED = Occupied((PureWindowsPath("C:/Windows"), PureWindowsPath("C:/Users")), (PureWindowsPath("C:/ProgramData"),))
+OURS = FolderFacts(CONFIG.parent, free=False, marked=True)
 
 
 class Hands:
@@ -66,21 +71,22 @@ def _settings(folder: str = "C:\\ProgramData\\passrelay\\records", sid: str = SI
 
 
 def _wanted(**changes: Any) -> Wanted:
+    config, settings = changes.get("config", CONFIG), changes.get("settings", _settings())
     wanted = Wanted(
-        config=CONFIG,
-        settings=_settings(),
+        config=config,
+        settings=settings,
         producer="dc1",
         hook_key=KEY,
         dll=NEW,
         python=Path("C:/Program Files/passrelay/python.exe"),
+        folders=[FolderFacts(path, free=True, marked=False) for path in plan.own_folders(config, settings)],
+        occupied=OCCUPIED,
         trusted=frozenset({SYSTEM, ADMINISTRATORS, virtual_account_sid()}),
     )
     return replace(wanted, **changes)
 
 
 def _installed(**changes: Any) -> Facts:
-    from pathlib import PureWindowsPath
-
     wanted = _wanted()
     command = service_command(PureWindowsPath(wanted.python), PureWindowsPath(wanted.config))
     service = ServiceFacts(ServiceState.RUNNING, ACCOUNT, command, automatic=True, exit_code=0)
@@ -100,7 +106,8 @@ def test_everything_is_set_up_in_an_order_in_which_nothing_is_open_or_half_there
     acts = _acts(plan.install(FRESH, _wanted()))
     names = [act[0] for act in acts]
     assert names == [
-        *["make_folder"] * 6, "write_settings", "place_dll", "write_packages", *["register_source"] * 2,
+        "make_folder", "mark_folder", *["make_folder"] * 5, "write_settings", "place_dll",
+        "write_packages", *["register_source"] * 2,
         "make_service", "start_service",
     ]  # fmt: skip
     assert acts[0][1] == CONFIG.parent, "the folder above all others is closed first"
@@ -113,13 +120,14 @@ def test_everything_is_set_up_in_an_order_in_which_nothing_is_open_or_half_there
 def test_before_there_is_a_configuration_only_folders_are_made() -> None:
     for missing in ({"settings": None}, {"producer": None}):
         chosen = plan.install(FRESH, _wanted(**missing, hook_key=None))
-        assert {act[0] for act in _acts(chosen)} == {"make_folder"}
+        assert {act[0] for act in _acts(chosen)} == {"make_folder", "mark_folder"}
         assert "run this again" in chosen.after[0]
 
 
 def test_the_second_time_list_registry_and_dll_are_left_alone() -> None:
     chosen = plan.install(_installed(), _wanted(hook_key=None))
-    assert {act[0] for act in _acts(chosen)} == {"make_folder", "register_source", "make_service", "start_service"}
+    always = {"make_folder", "mark_folder", "register_source", "make_service", "start_service"}
+    assert {act[0] for act in _acts(chosen)} == always
     assert chosen.after == []
 
 
@@ -146,6 +154,33 @@ def test_the_loaded_dll_is_the_one_that_was_moved_aside() -> None:
     assert "LSASS goes on with 0.1.0" in plan.install(facts, _wanted()).after[0]
     # What an earlier LSASS said is not about this one.
     assert replace(facts, lsass=701).loaded_dll is None
+
+
+def test_a_folder_outside_of_the_base_gets_its_own_mark() -> None:
+    acts = _acts(plan.install(FRESH, _wanted(settings=_settings("D:\\passrelay\\records"))))
+    assert [act[1] for act in acts if act[0] == "mark_folder"] == [CONFIG.parent, Path("D:\\passrelay\\records")]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_folder_of_somebody_else_is_taken_over(place: int) -> None:
+    wanted = _wanted()
+    found = list(wanted.folders)
+    found[place] = replace(found[place], free=False)
+    for folders in (found, found[:place] + found[place + 1 :]):
+        chosen = plan.install(FRESH, replace(wanted, folders=folders))
+        (why,) = chosen.refused
+        assert str(found[place].path) in why
+        assert "was there before passrelay" in why
+        assert not chosen.steps
+    found[place] = replace(found[place], marked=True)
+    assert not plan.install(FRESH, replace(wanted, folders=found)).refused
+
+
+@pytest.mark.parametrize(("config", "why"), [("D:/producer.toml", "whole drive"), ("C:/Users/a/p.toml", "a user's")])
+def test_the_folder_of_the_configuration_must_be_passrelays(config: str, why: str) -> None:
+    chosen = plan.install(FRESH, _wanted(config=Path(config), settings=None, producer=None))
+    assert why in chosen.refused[0]
+    assert not chosen.steps
 
 
 USERS_WRITE = AccessList(
@@ -186,7 +221,7 @@ def test_a_hardened_controller_takes_a_dll_that_microsoft_has_signed() -> None:
 
 
 def _remove(facts: Facts, *, queued: int = 0, with_data: bool = False) -> Plan:
-    return plan.remove(facts, folders=[CONFIG.parent], queued=queued, with_data=with_data)
+    return plan.remove(facts, data=[OURS], occupied=OCCUPIED, queued=queued, with_data=with_data)
 
 
 def test_removing_leaves_what_a_loaded_hook_still_needs() -> None:
@@ -219,6 +254,22 @@ def test_data_is_never_removed_while_a_password_waits_in_it(facts: Facts, queued
     chosen = _remove(facts, queued=queued, with_data=True)
     assert "--remove-data" in chosen.refused[0]
     assert not chosen.steps
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        (FolderFacts(Path("D:/"), free=False, marked=True), "whole drive"),
+        (FolderFacts(Path("C:/Windows/passrelay"), free=False, marked=True), "Windows' or a user's"),
+        (FolderFacts(Path("D:/data"), free=False, marked=False), "was there before passrelay"),
+    ],
+)
+def test_a_folder_that_is_not_passrelays_is_never_removed(folder: FolderFacts, why: str) -> None:
+    chosen = plan.remove(FRESH, data=[OURS, folder], occupied=OCCUPIED, queued=0, with_data=True)
+    assert why in chosen.refused[0]
+    assert not chosen.steps
+    kept = plan.remove(FRESH, data=[OURS, folder], occupied=OCCUPIED, queued=0, with_data=False)
+    assert "remove_tree" not in {act[0] for act in _acts(kept)}
 
 
 def test_removing_what_was_never_there_does_nothing() -> None:

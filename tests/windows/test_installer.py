@@ -28,6 +28,11 @@ import json, winreg
 with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\\CurrentControlSet\\Control\\Lsa") as key:
     print(json.dumps(winreg.QueryValueEx(key, "Notification Packages")))
 """
+_POLICY = """
+import sys, winreg
+with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\\Policies\\Microsoft\\Windows\\System") as key:
+    winreg.SetValueEx(key, "RunAsPPL", 0, winreg.REG_DWORD, int(sys.argv[1]))
+"""
 _SET = """
 import sys, winreg
 with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\\CurrentControlSet\\Control\\Lsa") as key:
@@ -143,6 +148,13 @@ def test_install_run_look_and_remove(controller: Controller, tmp_path: Path) -> 
     assert status["facts"]["service"] == "running"
     assert len(status["facts"]["installed_sha256"]) == 64
 
+    # The source would read another folder than the hook writes to.
+    good = controller.config.read_text()
+    controller.config.write_text(good.replace("records", "records2"))
+    found = {row["id"]: row for row in controller.passrelay("producer", "windows", "status", check=False)["checks"]}
+    assert "where the hook writes" in found["windows.settings"]["detail"]
+    controller.config.write_text(good)
+
     # Again: nothing but what may always be done.
     again = controller.install("--yes")
     assert not [step for step in again["steps"] if step.startswith(("registry", "passrelay-hook.dll"))]
@@ -179,6 +191,36 @@ def test_only_a_writable_controller(
     refused = controller.install("--yes", check=False)
     assert controller.python.exit_code == 4
     assert why in refused["refused"][0]
+    assert not controller.folder.exists()
+
+
+def test_a_policy_that_hardens_lsass_counts_before_lsa_has_taken_it_over(controller: Controller) -> None:
+    controller.python.run("-c", _POLICY, "2")
+    try:
+        refused = controller.install("--yes", check=False)
+        assert controller.python.exit_code == 4
+    finally:
+        controller.python.run("-c", _POLICY, "0")
+    assert "RunAsPPL is 2" in refused["refused"][0]
+    assert not controller.folder.exists()
+
+
+def test_a_folder_with_other_things_is_neither_closed_nor_deleted(controller: Controller) -> None:
+    others = controller.folder / "theirs.txt"
+    controller.folder.mkdir(mode=0o755)
+    others.touch()
+    for command in (["install"], ["remove", "--remove-data"]):
+        refused = controller.passrelay("producer", "windows", *command, "--yes", check=False)
+        assert controller.python.exit_code == 4
+        assert "was there before passrelay" in refused["refused"][0]
+    assert controller.folder.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in controller.folder.iterdir()] == ["theirs.txt"]
+    # What it made itself, it takes away again, also without the configuration.
+    others.unlink()
+    controller.install("--yes")
+    controller.configure()
+    controller.config.unlink()
+    controller.passrelay("producer", "windows", "remove", "--remove-data", "--yes")
     assert not controller.folder.exists()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from passrelay_producer.windows.folders import MARK
 from passrelay_schemas.keys import write_public
 from tests.lab.broker import Broker
 from tests.lab.directory import Directory
@@ -58,6 +59,7 @@ def site(
 def _configure(site: Site, python: WindowsPython, folder: Path) -> Path:
     """The installer's folders, and in them the lab's keys and producer.toml with its paths as Windows sees them."""
     path = folder / "producer.toml"
+    (site.spool / MARK).mkdir()  # the harness has made it: else the installer would take it for another's
     python.passrelay("producer", "windows", "install", "--config", windows_path(path), "--yes")
     enrolled = site.relay.enrolment.producer_keys("dc1")
     for source in enrolled.iterdir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from passrelay_ops.doctor import windows as checks
 from passrelay_ops.options import AsJson, ProducerConfig, Yes, default_path
 from passrelay_ops.report import Report
 from passrelay_producer.spool import Spool
-from passrelay_producer.windows import DLL, machine, plan
+from passrelay_producer.windows import DLL, folders, machine, plan
 from passrelay_producer.windows.facts import Facts
 from passrelay_producer.windows.hands import WindowsHands
 from passrelay_producer.windows.plan import Plan, Wanted
@@ -24,6 +25,7 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import read_public
 from passrelay_schemas.settings import ProducerSettings
 from passrelay_schemas.settings_file import load
+from passrelay_schemas.source_settings import SpoolSettings
 
 app = typer.Typer(help="The hook and the service on a Windows domain controller.", no_args_is_help=True)
 _CONFIG = default_path("producer")
@@ -46,13 +48,16 @@ def install(
     with Report("windows", as_json=as_json) as report:
         settings = _settings(config)
         facts = machine.look(_records(settings))
+        config = _absolute(config)
         wanted = Wanted(
-            config=config.absolute(),
+            config=config,
             settings=settings,
             producer=None if settings is None else _producer(settings),
             hook_key=None if hook_key is None else read_public(hook_key),
             dll=machine.dll_file(dll or Path(sys.executable).parent / DLL),
             python=Path(sys.executable),
+            folders=[folders.look(path) for path in plan.own_folders(config, settings)],
+            occupied=folders.occupied(os.environ),
             in_environment=sys.prefix != sys.base_prefix,
             trusted=windows_acl.trusted_here(),
             signed_by_microsoft=signed_by_microsoft,
@@ -72,12 +77,16 @@ def remove(
     """Service, LSA's entry and DLL; the rest after a restart. Keys, spool and records stay unless --remove-data."""
     with Report("windows", as_json=as_json) as report:
         settings = _settings(config)
-        facts = machine.look(_records(settings))
-        _carry_out(
-            report,
-            plan.remove(facts, folders=_folders(config, settings), queued=_queued(settings), with_data=remove_data),
-            yes=yes,
+        config = _absolute(config)
+        facts = machine.look(_records(settings), also=config.parent / "records")
+        chosen = plan.remove(
+            facts,
+            data=[folders.look(path) for path in _data(config, settings, facts)],
+            occupied=folders.occupied(os.environ),
+            queued=_queued(config, settings),
+            with_data=remove_data,
         )
+        _carry_out(report, chosen, yes=yes)
 
 
 @app.command()
@@ -131,20 +140,29 @@ def _records(settings: ProducerSettings | None) -> Path | None:
     return None if hook is None else hook.folder
 
 
-def _folders(config: Path, settings: ProducerSettings | None) -> Sequence[Path]:
+def _absolute(config: Path) -> Path:
+    """Without `..` too, or a drive's root could have another name."""
+    return Path(os.path.abspath(config))  # noqa: PTH100 - absolute() keeps `..`
+
+
+def _data(config: Path, settings: ProducerSettings | None, facts: Facts) -> Sequence[Path]:
     """What --remove-data removes, the base last."""
-    base = config.absolute().parent
     named = [] if settings is None else [settings.spool.path.parent, settings.keys.directory]
-    records = _records(settings)
-    named += [] if records is None else [records]
-    return [*dict.fromkeys([*named, base])]
+    named += [] if facts.configured is None else [facts.configured]
+    named += [Path(facts.settings.folder)] if facts.settings is not None and facts.settings.folder else []
+    return [*dict.fromkeys([*named, config.parent])]
 
 
-def _queued(settings: ProducerSettings | None) -> int:
-    if settings is None or not settings.spool.path.exists():
-        return 0
-    with Spool(settings.spool) as spool:
-        return spool.queued_count()
+def _queued(config: Path, settings: ProducerSettings | None) -> int:
+    """Of the configured spool, and of one where the first installation makes it: producer.toml may be gone."""
+    first = SpoolSettings(path=config.parent / "spool" / "spool.sqlite")
+    spools = [first] if settings is None else [settings.spool, first]
+    found = 0
+    for path, spool_settings in {_absolute(spool.path): spool for spool in reversed(spools)}.items():
+        if path.exists():
+            with Spool(spool_settings) as spool:
+                found += spool.queued_count()
+    return found
 
 
 def _described(facts: Facts) -> dict[str, object]:

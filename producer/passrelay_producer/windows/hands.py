@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, SETTINGS_KEY, STATUS_KEY, machine, manager
+from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, SETTINGS_KEY, STATUS_KEY, folders, machine, manager
 from passrelay_producer.windows.facts import HookSettings
 from passrelay_schemas.errors import UnavailableError
 
@@ -26,6 +26,9 @@ class Hands(Protocol):
 
     def make_folder(self, path: Path, sddl: str) -> None:
         """The folder, with exactly this access list."""
+
+    def mark_folder(self, path: Path) -> None:
+        """It is passrelay's own from now on, with everything in it."""
 
     def write_settings(self, settings: HookSettings, sddl: str) -> None:
         """The hook's registry key, with exactly this access list."""
@@ -82,6 +85,11 @@ class WindowsHands:
             )
             owner, dacl = wanted.GetSecurityDescriptorOwner(), wanted.GetSecurityDescriptorDacl()
             win32security.SetNamedSecurityInfo(str(path), win32security.SE_FILE_OBJECT, what, owner, None, dacl, None)
+
+    def mark_folder(self, path: Path) -> None:
+        """As `folders.look` looks for it."""
+        with _explained(f"folder {path}"):
+            (path / folders.MARK).mkdir(exist_ok=True)
 
     def write_settings(self, settings: HookSettings, sddl: str) -> None:
         """The access list first, so that nobody else ever may write the values."""

@@ -30,8 +30,11 @@ def system_folder() -> Path:
     return Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
 
 
-def look(folder: Path | None) -> Facts:
-    """Everything; `folder` is where the configuration has the hook's records. ConfigurationError elsewhere."""
+def look(folder: Path | None, *, also: Path | None = None) -> Facts:
+    """Everything; `folder` is where the configuration has the hook's records. ConfigurationError elsewhere.
+
+    `also`: another folder in which records may wait, if it is there.
+    """
     if sys.platform != "win32":
         raise ConfigurationError("this is not Windows: `passrelay producer windows` is for Windows domain controllers")
     status = registry.values(STATUS_KEY)
@@ -63,7 +66,7 @@ def look(folder: Path | None) -> Facts:
         dll=dll_file(system_folder() / DLL),
         replaced=next((dll_file(path) for path in replaced_files()), None),
         service=manager.look(),
-        waiting=waiting(folder, theirs),
+        waiting=waiting(folder, theirs, also if also is not None and also.is_dir() else None),
         folder=_access(where) if where is not None else None,
         program=_access(Path(sys.executable).parent),
     )
@@ -98,16 +101,13 @@ def replaced_files() -> list[Path]:
     return sorted(system_folder().glob(f"{HOOK}.*.old"))
 
 
-def waiting(configured: Path | None, theirs: Path | None) -> Waiting:
-    """What waits in the folder that the source reads, and in the one that the hook writes to; one, if they are one."""
-    folders = [folder for folder in (configured, theirs) if folder is not None]
-    if configured is not None and theirs is not None and registry.same_folder(configured, theirs):
-        folders = [configured]
+def waiting(*folders: Path | None) -> Waiting:
+    """What waits in these folders together; one that has several names is looked at once."""
     now = filetime.now()
     calls: list[int] = []
     quarantined = 0
     try:
-        for folder in folders:
+        for folder in {registry.normal(folder): folder for folder in folders if folder is not None}.values():
             names, _strangers = HookFolder(folder).names(now)
             calls += [name.filetime for name in names]
             quarantine = folder / QUARANTINE

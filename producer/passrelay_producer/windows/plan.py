@@ -17,6 +17,7 @@ from passrelay_producer.windows import (
     HOOK,
     LEAST_BUILD,
     SERVICE,
+    folders,
     only_readable,
     only_taken_from,
     own,
@@ -27,6 +28,7 @@ from passrelay_producer.windows import (
     virtual_account_sid,
 )
 from passrelay_producer.windows.facts import DllFile, Facts, HookSettings, Role
+from passrelay_producer.windows.folders import FolderFacts, Occupied
 from passrelay_producer.windows.hands import Hands
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
 from passrelay_schemas.settings import ProducerSettings
@@ -66,6 +68,9 @@ class Wanted:
     """A new one; None keeps what the registry has."""
     dll: DllFile | None
     python: Path
+    folders: Sequence[FolderFacts]
+    """What `own_folders` names, as it was found."""
+    occupied: Occupied
     in_environment: bool = False
     """This Python is a virtual environment's."""
     trusted: frozenset[str] = field(default_factory=frozenset)
@@ -77,6 +82,7 @@ class Wanted:
 def install(facts: Facts, wanted: Wanted) -> Plan:
     """Folders first, so that keys and settings are never readable by others, then all that rests on them."""
     refused = [*_machine_refuses(facts, wanted), *_settings_refuse(facts, wanted)]
+    refused += _folders_refuse(own_folders(wanted.config, wanted.settings), wanted.folders, wanted.occupied)
     if refused:
         return Plan(refused)
     steps = [*_folders(wanted)]
@@ -189,25 +195,45 @@ def _begin(wanted: Wanted) -> str:
     )
 
 
-def _folders(wanted: Wanted) -> list[Step]:
-    base, account = wanted.config.parent, virtual_account_sid()
-    settings = wanted.settings
+def own_folders(config: Path, settings: ProducerSettings | None) -> list[Path]:
+    """The folders that are closed to others when installing: base, keys, spool, log, records."""
+    base = config.parent
     keys = settings.keys.directory if settings is not None else base / "keys"
     spool = settings.spool.path.parent if settings is not None else base / "spool"
     hook = settings.source.hook if settings is not None else None
     records = hook.folder if hook is not None else base / "records"
+    return [base, keys, spool, base / "log", records]
+
+
+def _folders_refuse(wanted: Sequence[Path], found: Sequence[FolderFacts], occupied: Occupied) -> list[str]:
+    looked = {folder.path: folder for folder in found}
+    # One that nobody looked at is not passrelay's.
+    facts = (looked.get(path, FolderFacts(path, free=False, marked=False)) for path in dict.fromkeys(wanted))
+    return [why for folder in facts if (why := folders.why_not(folder, occupied))]
+
+
+def _folders(wanted: Wanted) -> list[Step]:
+    account = virtual_account_sid()
+    closed = own_folders(wanted.config, wanted.settings)
+    tops = {path for path in closed if folders.top(path, closed)}
+    base, keys, spool, log, records = closed
+
+    def step(path: Path, sddl: str, text: str) -> Step:
+        def act(hands: Hands) -> None:
+            hands.make_folder(path, sddl)
+            if path in tops:
+                hands.mark_folder(path)
+
+        return Step(f"folder {path}: SYSTEM, Administrators, and {ACCOUNT} may {text}", act)
+
     return [
-        _folder(base, only_readable(account), f"{ACCOUNT} may read"),
-        _folder(keys, only_readable(account), f"{ACCOUNT} may read"),
-        _folder(spool, own(account), f"{ACCOUNT} may write"),
-        _folder(base / "log", own(account), f"{ACCOUNT} may write"),
-        _folder(records, only_taken_from(account), f"{ACCOUNT} may read and delete files, and make none"),
-        _folder(records / QUARANTINE, own(account), f"{ACCOUNT} may write"),
+        step(base, only_readable(account), "read"),
+        step(keys, only_readable(account), "read"),
+        step(spool, own(account), "write"),
+        step(log, own(account), "write"),
+        step(records, only_taken_from(account), "read and delete files, and make none"),
+        step(records / QUARANTINE, own(account), "write"),
     ]
-
-
-def _folder(path: Path, sddl: str, text: str) -> Step:
-    return Step(f"folder {path}: SYSTEM, Administrators, and {text}", lambda hands: hands.make_folder(path, sddl))
 
 
 def _hook_settings(facts: Facts, wanted: Wanted, producer: str, folder: str) -> HookSettings:
@@ -250,10 +276,10 @@ def _shown(listed: Sequence[str]) -> str:
     return f"[{', '.join(listed)}]"
 
 
-def remove(facts: Facts, *, folders: Sequence[Path], queued: int, with_data: bool) -> Plan:
+def remove(facts: Facts, *, data: Sequence[FolderFacts], occupied: Occupied, queued: int, with_data: bool) -> Plan:
     """The hook's end needs a restart; until then it goes on writing records, so its settings and folder stay.
 
-    `queued`: events in the spool that the broker has not.
+    `data`: the folders that hold passrelay's data. `queued`: events in the spool that the broker has not.
     """
     waits = _waits(facts, queued)
     if not facts.elevated:
@@ -265,6 +291,8 @@ def remove(facts: Facts, *, folders: Sequence[Path], queued: int, with_data: boo
             "run this again; or delete the folders by hand, and have those passwords changed again"
         )
         return Plan([refusal])
+    if with_data and (others := [fault for folder in data if (fault := folders.why_not(folder, occupied))]):
+        return Plan([f"--remove-data: {fault}; or remove without --remove-data" for fault in others])
     steps = []
     if facts.service is not None:
         steps.append(Step(f"service {SERVICE}: stop and remove", lambda hands: hands.remove_service()))
@@ -287,9 +315,9 @@ def remove(facts: Facts, *, folders: Sequence[Path], queued: int, with_data: boo
                 Step("registry: HKLM\\SOFTWARE\\passrelay\\hook: remove", lambda hands: hands.remove_settings())
             )
     if with_data:
-        steps += [_no_folder(path) for path in folders]
+        steps += [_no_folder(folder.path) for folder in data]
     else:
-        kept = ", ".join(str(path) for path in folders)
+        kept = ", ".join(str(folder.path) for folder in data)
         after.append(
             f"kept: {kept}" + (f"; {'; '.join(waits)}: installed again, the service sends them" if waits else "")
         )

@@ -62,7 +62,12 @@ def run_as_ppl() -> int:
 
 def same_folder(one: str | PurePath, other: str | PurePath) -> bool:
     """The two names are of one folder, in whatever case and with whatever slashes."""
-    return _normal(one) == _normal(other)
+    return normal(one) == normal(other)
+
+
+def normal(path: str | PurePath) -> str:
+    """One name for a path: Windows takes any case and both slashes."""
+    return ntpath.normcase(ntpath.normpath(str(path)))
 
 
 def check_folder(folder: PurePath) -> None:
@@ -87,7 +92,3 @@ def number(found: Values, name: str) -> int:
     """A number; 0 when there is none."""
     value = found.get(name, (0, 0))[0]
     return value if isinstance(value, int) else 0
-
-
-def _normal(path: str | PurePath) -> str:
-    return ntpath.normcase(ntpath.normpath(str(path)))

@@ -1,0 +1,110 @@
+"""Which folders are passrelay's: nothing else is closed to others, or deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from passrelay_ops.cli import app
+from passrelay_ops.commands import producer_windows
+from passrelay_producer.spool import Spool
+from passrelay_producer.windows import folders, machine
+from passrelay_producer.windows.facts import Facts, Role
+from passrelay_producer.windows.folders import FolderFacts
+from passrelay_producer.windows.hands import WindowsHands
+from passrelay_schemas.source_settings import SpoolSettings
+
+ENVIRONMENT = {
+    "SystemRoot": r"C:\Windows",
+    "ProgramFiles": r"C:\Program Files",
+    "ProgramFiles(x86)": r"C:\Program Files (x86)",
+    "ProgramData": r"C:\ProgramData",
+    "PUBLIC": r"C:\Users\Public",
+    "USERPROFILE": r"E:\profiles\anna",
+}
+OCCUPIED = folders.occupied(ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("D:\\", "whole drive"),
+        ("D:\\passrelay\\..", "whole drive"),
+        ("\\\\server\\share\\", "whole drive"),
+        ("c:/windows", "Windows' or a user's"),
+        (r"C:\Windows\System32\passrelay", "Windows' or a user's"),
+        (r"C:\Program Files\passrelay", "Windows' or a user's"),
+        (r"C:\Program Files (x86)", "Windows' or a user's"),
+        (r"C:\Users", "Windows' or a user's"),
+        (r"C:\Users\bob\passrelay", "Windows' or a user's"),
+        (r"E:\profiles", "Windows' or a user's"),
+        (r"E:\profiles\anna\passrelay", "Windows' or a user's"),
+        (r"C:\ProgramData", "Windows' or a user's"),
+        ("records", "no whole path"),
+        (r"\passrelay", "no whole path"),
+    ],
+)
+def test_drives_and_folders_of_windows_programs_and_users_are_never_passrelays(path: str, why: str) -> None:
+    # Not even with the mark, and not when they are empty.
+    assert why in folders.why_not(FolderFacts(Path(path), free=True, marked=True), OCCUPIED)
+
+
+@pytest.mark.parametrize("path", [r"C:\ProgramData\passrelay", r"D:\passrelay", r"C:\Windows2"])
+def test_its_own_is_what_it_marked_or_what_was_free(path: str) -> None:
+    assert not folders.why_not(FolderFacts(Path(path), free=True, marked=False), OCCUPIED)
+    assert not folders.why_not(FolderFacts(Path(path), free=False, marked=True), OCCUPIED)
+    why = folders.why_not(FolderFacts(Path(path), free=False, marked=False), OCCUPIED)
+    assert "make a folder .passrelay in it" in why
+
+
+def test_the_mark_holds_for_all_below_it(tmp_path: Path) -> None:
+    base = tmp_path / "passrelay"
+    assert folders.look(base) == FolderFacts(base, free=True, marked=False)
+    base.mkdir()
+    assert folders.look(base).free
+    (base / "spool").mkdir()
+    assert folders.look(base) == FolderFacts(base, free=False, marked=False)
+    WindowsHands().mark_folder(base)
+    WindowsHands().mark_folder(base)
+    assert folders.look(base).marked
+    assert folders.look(base / "spool" / "deeper").marked
+    assert not folders.look(tmp_path).marked
+    (base / "file").touch()
+    assert not folders.look(base / "file").free, "what cannot be looked into is another's"
+
+
+def test_only_folders_that_lie_in_no_other_need_a_mark() -> None:
+    closed = [PureWindowsPath(path) for path in ("C:/x", "c:/X/keys", "D:/records", "d:/records/")]
+    assert [folders.top(path, closed) for path in closed] == [True, False, True, True]
+
+
+def test_without_its_settings_an_unsent_event_still_keeps_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "passrelay"
+    WindowsHands().make_folder(base, "")
+    (base / "spool").mkdir(parents=True, mode=0o700)
+    Spool(SpoolSettings(path=base / "spool" / "spool.sqlite")).close()
+    monkeypatch.setattr(Spool, "queued_count", lambda self: 2)
+    seen: list[Any] = []
+
+    def look(folder: Path | None, *, also: Path | None = None) -> Facts:
+        seen.append((folder, also))
+        return Facts(Role.WRITABLE)
+
+    monkeypatch.setattr(machine, "look", look)
+    command = ["producer", "windows", "remove", "--config", str(base / "producer.toml"), "--json", "--yes"]
+    said = CliRunner().invoke(app, [*command, "--remove-data"])
+    assert said.exit_code == 4
+    refused = json.loads(said.stdout.splitlines()[-1])["refused"][0]
+    assert "2 events wait in the spool" in refused
+    assert seen == [(None, base / "records")]
+    assert (base / "spool" / "spool.sqlite").exists()
+
+
+def test_a_configuration_by_a_roundabout_name_is_looked_at_by_its_real_one(tmp_path: Path) -> None:
+    assert producer_windows._absolute(tmp_path / "x" / ".." / "p.toml") == tmp_path / "p.toml"
