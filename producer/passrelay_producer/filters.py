@@ -45,6 +45,8 @@ class Subject:
     dn: str = ""
     groups: frozenset[str] = frozenset()
     """SIDs of the groups that it is a direct member of, its primary group among them."""
+    token_groups: frozenset[str] = frozenset()
+    """SIDs of tokenGroups: security groups only, with those that the others are nested in; empty: not asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Filter:
     def exclusion(self, subject: Subject) -> Exclusion | None:
         """Why the account is not captured; None when it is."""
         why = denied(
-            sam_account_name=subject.sam_account_name, sid=subject.sid, admin_count=subject.admin_count
+            sam_account_name=subject.sam_account_name,
+            sid=subject.sid,
+            admin_count=subject.admin_count,
+            groups=subject.groups | subject.token_groups,
         ) or _no_person(subject.user_account_control)
         if why is not None:
             return Exclusion(Rule.DENIED, f"denied: {why}")

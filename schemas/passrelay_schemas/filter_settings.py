@@ -16,9 +16,9 @@ _Ous = tuple[Annotated[str, AfterValidator(ou_dn)], ...]
 class FilterSettings(Section):
     """Whose passwords are captured: without an include list everybody's.
 
-    Those of machine, built-in and protected accounts (adminCount=1) never are. While a group or OU of the lists does
-    not exist, nothing is captured. When the filter lets an account in later, its password of then is captured. Use one
-    filter on every domain controller: what one leaves out, another may capture.
+    Those of machine, built-in and protected accounts (adminCount=1, administrative groups) never are. While a group or
+    OU of the lists does not exist, nothing is captured. When the filter lets an account in later, its password of then
+    is captured. Use one filter on every domain controller: what one leaves out, another may capture.
     """
 
     include_groups: _Groups = ()

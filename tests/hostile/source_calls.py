@@ -78,6 +78,7 @@ def directory(raw: bytes) -> None:
         lambda: list(directory.accounts()),
         lambda: directory.find("group", "cn", "x"),
         lambda: directory.read(GUID),
+        lambda: directory.token_groups(GUID),
     ):
         with suppress(UnavailableError, UnreadableError):
             ask()

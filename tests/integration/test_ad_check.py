@@ -43,7 +43,7 @@ pytestmark = pytest.mark.integration
 PASSRELAY = Path(sys.executable).with_name("passrelay")
 OPERATOR = "ad-operator"
 READER = "passrelay-reader"
-OF_A_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid")
+OF_A_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid", "ad.groups")
 
 
 class Office:

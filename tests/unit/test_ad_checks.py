@@ -32,6 +32,7 @@ SHOWN = Shown(
     complexity=True,
     clock=NOW,
     members=(Member("dc1.ad.example", read_only=False), Member("branch.ad.example", read_only=True)),
+    groups=True,
 )
 CERTIFICATE = Presented("CN=dc1", "CN=CA", ("dc1.ad.example",), NOW + timedelta(days=400))
 GOOD = View(URL, "reader@ad.example", NOW, certificate=CERTIFICATE, shown=SHOWN)
@@ -168,8 +169,15 @@ def test_a_clock_may_be_a_minute_off(ahead: int, result: str) -> None:
 
 
 def test_what_the_account_may_not_see_is_unknown() -> None:
-    found = looked(showing(clock=None, sid=None, complexity=None, members=()))
-    assert not_good(found) == dict.fromkeys(("ad.clock", "ad.sid", "ad.complexity", "ad.producers"), Result.UNKNOWN)
+    found = looked(showing(clock=None, sid=None, complexity=None, members=(), groups=None))
+    unknown = ("ad.clock", "ad.sid", "ad.groups", "ad.complexity", "ad.producers")
+    assert not_good(found) == dict.fromkeys(unknown, Result.UNKNOWN)
+
+
+def test_an_account_that_cannot_tell_administrators_is_told_the_group_that_can() -> None:
+    found = looked(showing(groups=False))
+    assert not_good(found) == {"ad.groups": Result.FAIL}
+    assert "Pre-Windows 2000 Compatible Access" in one(found, "ad.groups").repair
 
 
 # --- the domain

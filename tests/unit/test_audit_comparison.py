@@ -67,6 +67,12 @@ class Domain:
         self._newest = newest or {}
         self._newer = newer or {}
         self._kvno = kvno
+        self.tokens: dict[int, frozenset[str] | None] = {}
+        self.asked: list[int] = []
+
+    def groups(self, guid: UUID) -> frozenset[str] | None:
+        self.asked.append(guid.int)
+        return self.tokens.get(guid.int, frozenset({"S-1-5-32-545"}))
 
     def users(self, name: str | None = None) -> Iterator[AdAccount]:
         return (account(number, self._kvno) for number in range(1, self._users + 1))
@@ -271,6 +277,16 @@ def test_who_is_never_carried_says_why(changes: dict[str, bytes], why: str) -> N
     found = read(attributes(1, changes=changes))
     assert found is not None
     assert why in (found.left_out or "")
+
+
+def test_whoever_became_an_administrator_is_excluded_and_only_who_differs_is_asked_for() -> None:
+    domain = Domain(4, kvno=4)
+    domain.tokens = {1: frozenset({"S-1-5-32-544"}), 2: None}
+    result, _ = compared(domain, Server(kvnos={1: 3, 2: 3, 3: 3, 4: 4}))
+    assert result.counts[State.EXCLUDED] == 1
+    assert [(row.user, row.state) for row in result.rows()] == [("user2", State.BEHIND), ("user3", State.BEHIND)]
+    assert ["tokenGroups" in row.detail for row in result.rows()] == [True, False]
+    assert set(domain.asked) == {1, 2, 3}
 
 
 def test_a_disabled_account_is_compared_like_any_other() -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from passrelay_schemas.deny import denied
 
+ORDINARY = [
+    "S-1-5-21-1-2-3-513",
+    "S-1-5-21-1-2-3-520",
+    "S-1-5-21-1-2-3-1512",
+    "S-1-5-21-1-2-512-1105",
+    "S-1-5-21-1-2-3-544",
+    "S-1-5-32-545",
+    "S-1-5-32-512",
+    "S-1-5-32-555",
+    "S-1-5-11",
+    "S-1-18-1",
+]
 
-def why(name: str = "alice", rid: str = "1105", admin_count: int = 0) -> str | None:
-    return denied(sam_account_name=name, sid=f"S-1-5-21-1-2-3-{rid}", admin_count=admin_count)
+
+def why(name: str = "alice", rid: str = "1105", admin_count: int = 0, groups: Sequence[str] = ()) -> str | None:
+    return denied(sam_account_name=name, sid=f"S-1-5-21-1-2-3-{rid}", admin_count=admin_count, groups=groups)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +53,30 @@ def test_built_in_accounts_are_denied_under_any_name(rid: str) -> None:
 
 def test_protected_administrators_are_denied() -> None:
     assert "AdminSDHolder" in (why(admin_count=1) or "")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("S-1-5-21-1-2-3-512", "Domain Admins"),
+        ("S-1-5-21-1-2-3-516", "Domain Controllers"),
+        ("S-1-5-21-1-2-3-521", "Read-only Domain Controllers"),
+        ("S-1-5-21-7-8-9-518", "Schema Admins"),  # of the forest's root domain
+        ("S-1-5-21-7-8-9-519", "Enterprise Admins"),
+        ("S-1-5-32-544", "Administrators"),
+        ("S-1-5-32-548", "Account Operators"),
+        ("S-1-5-32-549", "Server Operators"),
+        ("S-1-5-32-550", "Print Operators"),
+        ("S-1-5-32-551", "Backup Operators"),
+        ("S-1-5-32-552", "Replicator"),
+    ],
+)
+def test_who_is_in_an_administrative_group_is_denied_without_admin_count(group: str, name: str) -> None:
+    assert why(groups=[*ORDINARY, group]) == f"member of {name}, itself or through another group"
+
+
+def test_no_other_group_denies_anybody() -> None:
+    assert why(groups=ORDINARY) is None
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_exclude_wins_and_one_include_list_is_enough(filters: Filter, found: Rul
         {"sam_account_name": "krbtgt"},
         {"sid": "S-1-5-21-1-2-3-500"},
         {"admin_count": 1},
+        {"groups": frozenset({NIGHT, "S-1-5-32-544"})},
+        {"token_groups": frozenset({NIGHT, "S-1-5-21-1-2-3-512"})},
         {"user_account_control": 0x1000},
     ],
 )
@@ -120,6 +122,7 @@ subjects = st.builds(
     admin_count=st.sampled_from([0, 1]),
     dn=st.sampled_from([f"CN=x,{place}" for place in (*_OUS, f"CN=Users,{BASE}")]),
     groups=groups.map(frozenset),
+    token_groups=st.sets(st.sampled_from([*_SIDS, "S-1-5-32-545", "S-1-5-32-544"]), max_size=2).map(frozenset),
 )
 
 

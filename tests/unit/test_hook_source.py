@@ -8,22 +8,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 from uuid import UUID, uuid5
 
 import pytest
 import structlog
 
-from passrelay_producer.filters import Filter
 from passrelay_producer.sources import AccountState, Page, hook, hook_reader
 from passrelay_producer.sources.hook import HookSource
 from passrelay_producer.sources.hook_folder import RecordName
-from passrelay_producer.sources.samba_account import Reading, UnreadableError
+from passrelay_producer.sources.samba_account import GroupsError, Reading, UnreadableError
+from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.filter_settings import FilterSettings
 from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.keys import KeyUse, generate
 from passrelay_schemas.logs import Log
@@ -43,6 +43,8 @@ class Controller:
 
     def __init__(self) -> None:
         self.accounts: dict[int, Reading | Exception] = {RID: READING}
+        self.tokens: dict[UUID, frozenset[str] | Exception] = {}
+        self.asked: list[UUID] = []
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +58,16 @@ class Controller:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def token_groups(self, guid: UUID) -> frozenset[str]:
+        self.asked.append(guid)
+        found = self.tokens.get(guid, frozenset({"S-1-5-32-545"}))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def highest_usn(self) -> int:
+        return 1
 
     def add(self, rid: int, **fields: Any) -> None:
         guid = uuid5(GUID, str(rid))
@@ -88,8 +100,7 @@ class Rig:
         self.folder, self.controller, self.spool = folder, Controller(), Spool()
         self.stop = threading.Event()
         monkeypatch.setattr(hook, "HookDirectory", lambda settings: self.controller)
-        scope = SimpleNamespace(filter=Filter(), look=lambda: None, check=lambda: None)
-        monkeypatch.setattr(hook, "SambaScope", lambda filters, directory: scope)
+        monkeypatch.setattr(SambaScope, "check", lambda _: None)
         self.settings = HookSourceSettings(
             folder=folder,
             controller="ldaps://dc1.lab.example",
@@ -266,7 +277,34 @@ def test_who_is_denied_is_deleted_and_counted(rig: Rig) -> None:
     put(rig.folder, hook_record(KEY, rid=2000), filetime=CALL, rid=2000)
     (page,) = rig.drain()
     assert [excluded.rule for excluded in page.excluded] == ["denied"]
-    assert (page.events, rig.files(), rig.moved()) == ([], [], [])
+    assert (page.events, rig.files(), rig.moved(), rig.controller.asked) == ([], [], [], [])
+
+
+def test_who_is_in_an_administrative_group_is_denied_and_whoever_leaves_it_is_carried_again(rig: Rig) -> None:
+    rig.controller.tokens[GUID] = frozenset({"S-1-5-32-545", "S-1-5-32-544"})
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    put(rig.folder, hook_record(KEY), filetime=CALL + 1)
+    (page,) = rig.drain()
+    assert [excluded.rule for excluded in page.excluded] == ["denied", "denied"]
+    assert (page.events, rig.files(), rig.controller.asked) == ([], [], [GUID])  # one question for both
+    del rig.controller.tokens[GUID]
+    put(rig.folder, hook_record(KEY), filetime=CALL + 2)
+    rig.drain()
+    assert len(rig.spool.events) == 1
+
+
+def test_whose_groups_nobody_can_tell_waits_and_says_why(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Log, "error", lambda _, action, **fields: told.append(f"{action} {fields['why']}"))
+    rig.controller.tokens[GUID] = GroupsError("it shows none")
+    rig.controller.add(2000)
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    put(rig.folder, hook_record(KEY, rid=2000), filetime=CALL, rid=2000)
+    rig.drain()
+    assert [event.account.sam_account_name for event in rig.spool.events] == ["user2000"]
+    assert rig.files() == [name(CALL)]
+    (line,) = told
+    assert "record_waits AD does not say whether the account is an administrator's (tokenGroups: it shows none)" in line
 
 
 @pytest.mark.parametrize(
@@ -324,7 +362,7 @@ def test_a_waiting_account_is_not_asked_for_again_before_its_time(rig: Rig, monk
     reader = hook_reader.HookReader(
         rig.controller,  # type: ignore[arg-type]
         rig.spool,  # type: ignore[arg-type]
-        SimpleNamespace(filter=Filter(), look=lambda: None),  # type: ignore[arg-type]
+        SambaScope(FilterSettings(), rig.controller),  # type: ignore[arg-type]
         Log("test"),
     )
     parsed = RecordName.parse(name(CALL))

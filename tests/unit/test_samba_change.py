@@ -243,6 +243,7 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
         directory, "_entry", lambda dn, *_: {"raw_dn": b"CN=alice,DC=lab,DC=example", "raw_attributes": answers[dn]}
     )
     monkeypatch.setattr(directory, "highest_usn", lambda: 1)
+    monkeypatch.setattr(directory, "token_groups", lambda _: frozenset({"S-1-5-32-545"}))
     with pytest.raises(UnreadableError):
         directory.read(BAD)
     reader = Reader(directory, _Nothing(), SambaScope(FilterSettings(), directory), key)

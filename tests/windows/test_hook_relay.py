@@ -27,6 +27,7 @@ from tests.lab.directory import Directory
 from tests.lab.enrolment import Sender
 from tests.lab.folder import CANARY, canary_password, find_canary
 from tests.lab.network import Reservations
+from tests.lab.organisation import Organisation
 from tests.lab.process import MissingServerError, wait_for
 from tests.lab.relay import Relay, Service
 from tests.lab.samba import DomainController
@@ -121,7 +122,7 @@ def test_a_change_in_windows_works_in_idm_and_a_domain_admins_does_not(site: Sit
     directory, producer = site.relay.directory, site.producer()
     before = canary_password()
     erika, admin = site.user("hook-erika"), site.user("hook-admin", before)
-    site.dc.modify_user("hook-admin", adminCount="1")
+    Organisation(site.dc).join("Domain Admins", "hook-admin")  # Samba sets no adminCount
     first = site.change("hook-erika", _rid(erika))  # nobody runs yet: the files wait
     second = site.change("hook-erika", _rid(erika))
     refused = site.change("hook-admin", _rid(admin))

@@ -56,10 +56,13 @@ def _server(domain: DomainSettings, view: View) -> Iterator[Row]:
     yield _certificate(view)
     yield _bind(view)
     if view.shown is None:
-        yield from (_unknown(view, check, "the server could not be read") for check in ("ad.clock", "ad.sid"))
+        yield from (
+            _unknown(view, check, "the server could not be read") for check in ("ad.clock", "ad.sid", "ad.groups")
+        )
     else:
         yield _clock(view, view.shown)
         yield _sid(domain, view, view.shown)
+        yield _groups(view, view.shown)
 
 
 def _unknown(view: View, check: str, why: str) -> Row:
@@ -159,6 +162,17 @@ def _sid(domain: DomainSettings, view: View, shown: Shown) -> Row:
         repair = f'sid = "{shown.sid}" in [[domain]] of ops.toml and of every consumer.toml'
         return Row(check, view.server, Result.FAIL, detail, repair)
     return Row(check, view.server, Result.OK, f"{shown.domain}, {shown.sid}")
+
+
+def _groups(view: View, shown: Shown) -> Row:
+    check = "ad.groups"
+    if shown.groups is None:
+        return _unknown(view, check, f"{view.bind_user} does not see the account Guest, by which it is tried")
+    if shown.groups:
+        return Row(check, view.server, Result.OK, f"{view.bind_user} sees which groups accounts are in (tokenGroups)")
+    detail = f"{view.bind_user} does not see tokenGroups: `audit` cannot tell who is an administrator"
+    repair = "put the account into the group Pre-Windows 2000 Compatible Access; a global catalog must be there"
+    return Row(check, view.server, Result.FAIL, detail, repair)
 
 
 def _complexity(domain: DomainSettings, shown: Shown) -> Row:

@@ -12,12 +12,14 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.ad import presented
 from passrelay_ops.ad.controller import Attributes, Controller
 from passrelay_ops.ad.presented import Presented
+from passrelay_producer.sources.samba_account import ALL_GROUPS
 from passrelay_schemas.distinguished_name import components, folded, parent
 from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
 
 _DSA = "(|(objectClass=nTDSDSA)(objectClass=server))"
+_GUEST = 501
 _DSA_ATTRIBUTES = ("objectClass", "objectCategory", "msDS-HasDomainNCs", "hasMasterNCs", "dNSHostName")
 
 
@@ -41,6 +43,8 @@ class Shown:
     clock: datetime | None
     """Its own time, in whole seconds."""
     members: tuple[Member, ...]
+    groups: bool | None = None
+    """It showed tokenGroups of another account than our own; None: that account or the domain's SID may not be seen."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,24 @@ def _shown(controller: Controller, root: Attributes) -> Shown:
     base = _text(root, "defaultNamingContext")
     head = controller.entry(base, "objectSid", "pwdProperties") if base else None
     head = head or {}
-    sid, properties = head.get("objectsid"), _text(head, "pwdProperties")
+    sids, properties = head.get("objectsid"), _text(head, "pwdProperties")
+    sid = str(format_sid(sids[0])) if sids else None
     return Shown(
         host=_text(root, "dnsHostName"),
         domain=dns_name(base),
-        sid=str(format_sid(sid[0])) if sid else None,
+        sid=sid,
         # DOMAIN_PASSWORD_COMPLEX ([MS-SAMR] 2.2.3.5)
         complexity=bool(int(properties) & 1) if properties else None,
         clock=generalized_time(_text(root, "currentTime")),
         members=tuple(members(controller, _text(root, "configurationNamingContext"), base)),
+        groups=_groups(controller, sid),
     )
+
+
+def _groups(controller: Controller, sid: str | None) -> bool | None:
+    # Guest: there is one in every domain, with the rights of an ordinary account (AdminSDHolder does not set them).
+    guest = controller.entry(f"<SID={sid}-{_GUEST}>", ALL_GROUPS) if sid else None
+    return None if guest is None else bool(guest)
 
 
 def members(controller: Controller, configuration: str, base: str) -> Iterator[Member]:

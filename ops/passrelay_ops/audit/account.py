@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from passrelay_ops.ad.controller import Attributes
 from passrelay_producer.filters import NORMAL_ACCOUNT
 from passrelay_producer.metadata import UNICODE_PWD, MetadataError, parse
+from passrelay_producer.sources.samba_account import ALL_GROUPS
 from passrelay_producer.sources.samba_change import changed_at
 from passrelay_schemas.deny import denied
 from passrelay_schemas.event import Account
@@ -49,7 +50,7 @@ class AdAccount:
     origin: UUID | None
     """invocationId of the controller that set it, where replPropertyMetaData can be read."""
     left_out: str | None = None
-    """Why passrelay never carries this account; None when it does."""
+    """Why passrelay never carries this account, as far as a search for many tells; None when it does."""
 
     @property
     def name(self) -> str:
@@ -87,6 +88,12 @@ def by_guid(guids: Iterable[UUID]) -> str:
     """The filter for these users."""
     which = "".join(f"(objectGUID={escape_bytes(guid.bytes_le)})" for guid in guids)
     return _USERS.format(which=f"(|{which})")
+
+
+def token_groups(values: Attributes | None) -> frozenset[str] | None:
+    """The SIDs of all security groups of the user whose tokenGroups these are; None when AD does not show them."""
+    found = (values or {}).get(ALL_GROUPS.lower())
+    return frozenset(str(format_sid(raw)) for raw in found) if found else None
 
 
 def read(values: Attributes) -> AdAccount | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -13,6 +14,7 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.entries import BATCH, Entries
 from passrelay_ops.audit.state import Cause, Finding, Rules, Sight, State, elsewhere, judge
+from passrelay_schemas.deny import denied
 from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.idm_settings import IdmSettings
@@ -20,6 +22,8 @@ from passrelay_schemas.order import Order
 
 Item = TypeVar("Item")
 _OF_THE_MOMENT = frozenset({State.BEHIND, State.NEVER_SYNCED})
+_ASKED = frozenset({State.BEHIND, State.NEVER_SYNCED, State.CHANGED_IN_IDM, State.UNEXPLAINED})
+"""States of somebody who has an entry and not AD's password: it may be that he is an administrator now."""
 
 
 class Users(Protocol):
@@ -33,6 +37,9 @@ class Users(Protocol):
 
     def newest(self, guids: Iterable[UUID]) -> dict[UUID, AdAccount]:
         """These users as the controller with the newest password of each shows them."""
+
+    def groups(self, guid: UUID) -> frozenset[str] | None:
+        """SIDs of the security groups that this user is in, also through others; None when AD does not show them."""
 
 
 class Server(Protocol):
@@ -100,7 +107,10 @@ class Comparison:
             self.unlisted[server.url] = str(error)
             return
         for guid, entry in found.items():
-            yield users[guid], elsewhere(users[guid], entry, server.url, self._rules)
+            yield (
+                users[guid],
+                self._of_no_administrator(users[guid], elsewhere(users[guid], entry, server.url, self._rules)),
+            )
 
     def _judged(self, batch: Sequence[AdAccount]) -> Iterator[tuple[AdAccount, Finding]]:
         shown = []
@@ -114,7 +124,20 @@ class Comparison:
             silent = "; ".join(f"{url}: {why}" for url, why in self.silent.items())
             raise UnavailableError(f"no IdM server can be read: {silent}")
         for user, *sights in zip(batch, *shown, strict=True):
-            yield user, judge(user, sights, self._rules)
+            yield user, self._of_no_administrator(user, judge(user, sights, self._rules))
+
+    def _of_no_administrator(self, user: AdAccount, finding: Finding) -> Finding:
+        """The finding, or that no producer carries him: groups cost a search for each user, so few are asked for."""
+        if finding.state not in _ASKED:
+            return finding
+        groups = self._users.groups(user.guid)
+        if groups is None:
+            detail = (
+                f"{finding.detail}; AD does not show whether he is an administrator (tokenGroups: `passrelay ad check`)"
+            )
+            return replace(finding, detail=detail)
+        why = denied(sam_account_name=user.name, sid=user.account.sid, groups=groups)
+        return finding if why is None else Finding(State.EXCLUDED, why)
 
 
 def of_the_moment(finding: Finding) -> bool:

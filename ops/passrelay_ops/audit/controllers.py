@@ -12,6 +12,7 @@ from passrelay_consumer.result_codes import DirectoryError
 from passrelay_ops.ad.controller import Controller, reach
 from passrelay_ops.audit import account
 from passrelay_ops.audit.account import AdAccount
+from passrelay_producer.sources.samba_account import ALL_GROUPS
 from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 
@@ -79,6 +80,20 @@ class Controllers:
                 found |= {user.guid: user for user in self._search(self._first, account.by_guid(part))}
         self._ask_the_others(found, wanted)
         return found
+
+    def groups(self, guid: UUID) -> frozenset[str] | None:
+        """SIDs of the security groups that this user is in, also through others: one base search.
+
+        None when the controller does not show them. UnavailableError when it does not answer.
+        """
+        if self._first is None:
+            return None
+        try:
+            return account.token_groups(self._first.entry(f"<GUID={guid}>", ALL_GROUPS))
+        except DirectoryError as error:
+            if error.code is None:
+                raise UnavailableError(f"{self.url}: {error}: AD could not be read to its end") from None
+            return None
 
     def _ask_the_others(self, found: dict[UUID, AdAccount], guids: Sequence[UUID]) -> None:
         """Put into `found` whatever is newer elsewhere."""

@@ -127,6 +127,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "ad.certificate": ("its certificate is trusted, for its name, in its time", "docs/runbooks/ad-setup.md"),
     "ad.bind": ("the account of [domain.ad] logs in", "the account, or its password_file"),
     "ad.sid": ("it is the domain of [[domain]], by name and SID", "correct name and sid, on consumers too"),
+    "ad.groups": ("[domain.ad]'s account sees who is an administrator", "Pre-Windows 2000 Compatible Access"),
     "ad.clock": ("the controller's clock is within a minute of this host's", "set the clock that is wrong"),
     "ad.complexity": ("passwords must meet complexity requirements", "Default Domain Policy, or `samba-tool`"),
     "ad.producers": ("every writable controller has a producer that lives", "a producer there"),

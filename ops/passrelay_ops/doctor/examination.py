@@ -26,7 +26,7 @@ from passrelay_schemas.settings import ConsumerSettings, OpsSettings, ProducerSe
 from passrelay_schemas.source_settings import HookSourceSettings
 from passrelay_schemas.topology import NEWS
 
-_OF_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid")
+_OF_SERVER = ("ad.connect", "ad.certificate", "ad.bind", "ad.clock", "ad.sid", "ad.groups")
 _OF_DOMAIN = ("ad.complexity", "ad.producers")
 
 

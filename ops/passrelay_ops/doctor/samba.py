@@ -12,7 +12,7 @@ from pathlib import Path
 
 from passrelay_ops.check import Result, Row
 from passrelay_producer.sources import REPAIRS, PendingReason
-from passrelay_producer.sources.samba_account import UnreadableError
+from passrelay_producer.sources.samba_account import GroupsError, UnreadableError
 from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_producer.supplemental import ClearTextError, OpenPgpKeyFile, clear_text
@@ -130,10 +130,14 @@ def _proof(directory: SambaDirectory, scope: SambaScope, key: OpenPgpKeyFile) ->
             seen.add(guid)
             try:
                 reading = directory.read(guid)
+                if reading is None or reading.unicode_pwd is None:
+                    continue
+                if scope.filter.exclusion(scope.with_token(reading)) is not None:
+                    continue
+            except GroupsError:
+                return PendingReason.NO_GROUPS
             except UnreadableError:
                 return PendingReason.UNREADABLE
-            if reading is None or reading.unicode_pwd is None or scope.filter.exclusion(reading) is not None:
-                continue
             try:
                 clear_text(blob=reading.supplemental, unicode_pwd=reading.unicode_pwd, key=key)
             except ClearTextError as error:

@@ -27,6 +27,7 @@ class PendingReason(StrEnum):
     KEY_MISSING = "key_missing"  # the OpenPGP key cannot open it
     UNREADABLE = "unreadable"  # a blob is malformed
     TOO_LARGE = "too_large"  # the names do not fit an event
+    NO_GROUPS = "no_groups"  # the DC does not say which groups the account is in: it may be an administrator's
 
 
 REPAIRS: Mapping[PendingReason, str] = {
@@ -35,6 +36,7 @@ REPAIRS: Mapping[PendingReason, str] = {
     PendingReason.KEY_MISSING: "put the secret key of `password hash gpg key ids` into [source.samba] gpg_key_file",
     PendingReason.UNREADABLE: "report it: the DC stores the account's credentials in an unknown form",
     PendingReason.TOO_LARGE: "shorten the account's names in AD",
+    PendingReason.NO_GROUPS: "a base search of the account on this DC must show tokenGroups: is a global catalog away?",
 }
 
 

@@ -14,7 +14,7 @@ from passrelay_producer.sources import AccountState, Excluded, Memory
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.hook_folder import RecordName
 from passrelay_producer.sources.hook_version import version_of
-from passrelay_producer.sources.samba_account import Reading, UnreadableError
+from passrelay_producer.sources.samba_account import GroupsError, Reading, UnreadableError
 from passrelay_producer.sources.samba_change import account_of, must_change_of
 from passrelay_producer.sources.samba_scope import SambaScope
 from passrelay_schemas import filetime
@@ -117,7 +117,13 @@ class HookReader:
 
     def _account(self, rid: int) -> Reading | None:
         try:
-            return self._directory.read_sid(self._sid(rid))
+            reading = self._directory.read_sid(self._sid(rid))
+            return None if reading is None else self._scope.with_token(reading)
+        except GroupsError as error:
+            raise _WaitError(
+                f"AD does not say whether the account is an administrator's (tokenGroups: {error}): let bind_user read "
+                "it, by Pre-Windows 2000 Compatible Access, and a global catalog be reached"
+            ) from None
         except UnreadableError:
             raise _WaitError("AD shows the account's attributes in an unknown form: report it") from None
 

@@ -26,6 +26,8 @@ LISTED = [
 ]
 VERSIONED = [*LISTED, "userPrincipalName", "pwdLastSet", "replPropertyMetaData"]
 SECRET = [*VERSIONED, "unicodePwd", "supplementalCredentials"]
+ALL_GROUPS = "tokenGroups"
+"""Constructed for a base search only ([MS-ADTS] 3.1.1.4.5.19)."""
 _EXTENDED = re.compile(rb"(?:<GUID=[^>]*>;)?(?:<SID=(?P<sid>[^>]*)>;)?(?P<dn>.*)", re.DOTALL)
 
 
@@ -41,6 +43,10 @@ class Found:
 
 class UnreadableError(Exception):
     """One account's attributes have a form that nobody can read; the controller itself answers."""
+
+
+class GroupsError(UnreadableError):
+    """Nobody can tell which groups one account is in; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,17 @@ def found(entry: Mapping[str, Any]) -> Found:
         sid=None if sid is None else sid_text(sid),
         user=b"user" in values["objectClass"],
     )
+
+
+def token_groups(entry: Mapping[str, Any]) -> frozenset[str]:
+    """The SIDs of a search result with ALL_GROUPS; GroupsError: it shows none, while every account has some."""
+    values = entry["raw_attributes"].get(ALL_GROUPS)
+    if not values:
+        raise GroupsError("it shows none")
+    try:
+        return frozenset(map(sid_text, values))
+    except (IndexError, struct.error):
+        raise GroupsError("a SID in an unknown form") from None
 
 
 def _plain_dn(raw: bytes) -> str:

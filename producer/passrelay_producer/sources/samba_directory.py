@@ -15,24 +15,33 @@ from urllib.parse import quote
 from uuid import UUID
 
 import ldap3
-from ldap3.core.exceptions import LDAPException, LDAPNoSuchObjectResult
+from ldap3.core.exceptions import (
+    LDAPException,
+    LDAPNoSuchAttributeResult,
+    LDAPNoSuchObjectResult,
+    LDAPOperationResult,
+    LDAPUndefinedAttributeTypeResult,
+)
 from ldap3.protocol.microsoft import dir_sync_control
 from ldap3.utils.conv import escape_bytes, escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
 from passrelay_producer.metadata import last_write
 from passrelay_producer.sources.samba_account import (
+    ALL_GROUPS,
     EXTENDED_DN,
     IDENTITY,
     LISTED,
     SECRET,
     Found,
+    GroupsError,
     Listed,
     Reading,
     UnreadableError,
     found,
     listed,
     reading,
+    token_groups,
 )
 from passrelay_schemas.errors import UnavailableError
 
@@ -141,6 +150,23 @@ class SambaDirectory:
     def _reading(self, dn: str) -> Reading | None:
         found = self._entry(dn, list(self.attributes), [EXTENDED_DN])
         return None if found is None else reading(found)
+
+    def token_groups(self, guid: UUID) -> frozenset[str]:
+        """SIDs of every security group that the account is in: itself, through others, and by its primary group.
+
+        Empty when the controller says that there is no such attribute. GroupsError concerns this account alone.
+        """
+        with self._explained(f"read {ALL_GROUPS}"):
+            try:
+                self._connection.search(f"<GUID={guid}>", "(objectClass=*)", ldap3.BASE, attributes=[ALL_GROUPS])
+            except (LDAPNoSuchAttributeResult, LDAPUndefinedAttributeTypeResult):
+                return frozenset()
+            except LDAPOperationResult as error:
+                raise GroupsError(f"{error.description}: {error.message}") from None
+            entries = [item for item in self._connection.response or [] if item["type"] == "searchResEntry"]
+            if not entries:
+                raise GroupsError("the account is gone, or may not be seen")
+            return token_groups(entries[0])
 
     def accounts(self, guids: Sequence[UUID] | None = None) -> Iterator[tuple[UUID, Listed | None]]:
         """All users, or these accounts as far as they exist, without secrets; None for one that nobody can read."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from passrelay_producer.metadata import last_write
 from passrelay_producer.sources import AccountState, Excluded, Memory, Page, Pending, PendingReason
-from passrelay_producer.sources.samba_account import UnreadableError
+from passrelay_producer.sources.samba_account import GroupsError, UnreadableError
 from passrelay_producer.sources.samba_change import Decision, decide
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory
 from passrelay_producer.sources.samba_scope import LOOK_ACCOUNTS, SambaScope
@@ -31,8 +31,11 @@ class Reader:
         self._scope = scope
         self._key = key
 
-    def page(self, changes: Iterable[Change], writes: dict[UUID, int]) -> Page:
-        """The page of these changes, without a cursor; `writes` gets the USN of each one's newest password write."""
+    def page(self, changes: Iterable[Change], writes: dict[UUID, int], *, looking: bool = False) -> Page:
+        """The page of these changes, without a cursor; `writes` gets the USN of each one's newest password write.
+
+        `looking`: nobody has changed, but those left out may have come in; who has not is no news.
+        """
         waiting = {item.guid: item.reason for item in self._memory.pending()}
         events: list[PasswordChanged] = []
         accounts: list[AccountState] = []
@@ -45,6 +48,8 @@ class Reader:
             decision, usn = self._decision(change.guid, password=password)
             if usn is not None:
                 writes[change.guid] = usn
+            if looking and decision.exclusion is not None and left_out and change.guid not in waiting:
+                continue
             if decision.event is not None:
                 events.append(decision.event)
             if decision.state is not None:
@@ -65,17 +70,17 @@ class Reader:
             resolved=resolved,
         )
 
-    def again(self, guids: Iterable[UUID]) -> Iterator[Page]:
-        """The current passwords of these accounts, whatever was captured before."""
+    def again(self, guids: Iterable[UUID], *, looking: bool = False) -> Iterator[Page]:
+        """The current passwords of these accounts, whatever was captured before; `looking` as in `page`."""
         for part in parts([Change(guid, password=True) for guid in guids]):
-            page = self.page(part, {})
+            page = self.page(part, {}, looking=looking)
             if page.events or page.pending or page.excluded or page.resolved:
                 yield page
 
     def come_in(self, guids: Sequence[UUID]) -> Iterator[Page]:
         """Of these accounts, which the filter left out once, the current passwords of those that it lets in now."""
         for start in range(0, len(guids), LOOK_ACCOUNTS):
-            yield from self.again(self._scope.come_in(guids[start : start + LOOK_ACCOUNTS]))
+            yield from self.again(self._scope.come_in(guids[start : start + LOOK_ACCOUNTS]), looking=True)
 
     def _decision(self, guid: UUID, *, password: bool) -> tuple[Decision, int | None]:
         """The decision, and the USN of the account's newest password write."""
@@ -85,6 +90,11 @@ class Reader:
             return Decision(pending=Pending(guid, PendingReason.UNREADABLE)), None
         if reading is None:  # deleted since; DirSync reports that too, so nobody is left out for ever
             return Decision(), None
+        usn = last_write(reading.metadata)
+        try:
+            reading = self._scope.with_token(reading)
+        except GroupsError:
+            return Decision(pending=Pending(guid, PendingReason.NO_GROUPS)), usn
         decision = decide(
             reading,
             filters=self._scope.filter,
@@ -93,7 +103,7 @@ class Reader:
             known=self._memory.account(guid),
             key=self._key,
         )
-        return decision, last_write(reading.metadata)
+        return decision, usn
 
 
 def parts(changes: Sequence[Change]) -> list[Sequence[Change]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 from uuid import UUID
 
 from passrelay_producer.filters import Filter, Rule
-from passrelay_producer.sources.samba_account import Found
+from passrelay_producer.sources.samba_account import Found, GroupsError, Listed
 from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filter_settings import FilterSettings
@@ -16,6 +17,7 @@ _NAMES = "sAMAccountName distinguishedName objectSid"
 _OU_CLASSES = "organizationalUnit container"
 LOOK_ACCOUNTS = 100
 """So many accounts are looked at in one search."""
+Seen = TypeVar("Seen", bound=Listed)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,17 @@ class SambaScope:
                 f"[filter] leaves nobody of {ordinary} users: no password would ever be captured: widen it"
             )
 
+    def with_token(self, account: Seen) -> Seen:
+        """The account with what tokenGroups says, for the last word of `filter.exclusion`.
+
+        One base search, and none for an account that is left out without it. GroupsError: the account has to wait.
+        """
+        if self.filter.exclusion(account) is not None:
+            return account
+        return replace(account, token_groups=self._directory.token_groups(account.guid))
+
     def excluded(self) -> Iterator[tuple[UUID, Rule]]:
-        """Every account that the filter leaves out now."""
+        """Every account that the filter leaves out now, as far as one search tells: without tokenGroups."""
         for guid, account in self._directory.accounts():
             exclusion = self.filter.exclusion(account) if account is not None else None
             if exclusion is not None:
@@ -82,14 +93,17 @@ class SambaScope:
         """Why none of these is captured (no guids: an unknown user); None when one is."""
         why = f"no such user in {self._directory.domain}"
         for _, account in self._directory.accounts(guids) if guids else ():
-            exclusion = self.filter.exclusion(account) if account is not None else None
+            try:
+                exclusion = None if account is None else self.filter.exclusion(self.with_token(account))
+            except GroupsError:  # its reading says so
+                exclusion = None
             if exclusion is None:
                 return None
             why = exclusion.words
         return why
 
     def come_in(self, guids: Sequence[UUID]) -> list[UUID]:
-        """Who of these (LOOK_ACCOUNTS at most) is in the filter now."""
+        """Who of these (LOOK_ACCOUNTS at most) may be in the filter now: tokenGroups has not been asked."""
         found = self._directory.accounts(guids)
         return [guid for guid, account in found if account is None or self.filter.exclusion(account) is None]
 
