@@ -15,6 +15,12 @@ from passrelay_schemas.signing import Signer
 _REFRESH_SECONDS = 2.0
 
 
+def wait_until_read(directory: Path) -> None:
+    """Until a running service has read what lies in the key directory: what was just activated signs from then on."""
+    youngest = max(path.stat().st_mtime for path in (directory, *directory.iterdir()))
+    time.sleep(min(max(0.0, youngest + _REFRESH_SECONDS + 1 - time.time()), _REFRESH_SECONDS + 1))
+
+
 class Identity:
     """The keyring behind a lock, read again at most every two seconds; callable from any thread.
 

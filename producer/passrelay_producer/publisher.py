@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
-from passrelay_producer.spool import QueuedEvent, Spool
+from passrelay_producer.spool import Place, QueuedEvent, Spool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession, describe
 from passrelay_schemas.broker_settings import BrokerSettings
@@ -152,9 +152,9 @@ class Publisher:
         self._news = NewsChannel(identity.producer, faults=faults, log=log)
         self._ask_for_news = ask_for_news  # of another thread: to put them together takes a look at the whole spool
         self._drained_at = -_DRAINED_SECONDS
-        self._tracker: ConfirmTracker[int] = ConfirmTracker()
+        self._tracker: ConfirmTracker[Place] = ConfirmTracker()
         self._ready: deque[QueuedEvent] = deque()  # read from the spool, not published
-        self._safe: list[int] = []  # confirmed, not marked
+        self._safe: list[Place] = []  # confirmed, not marked
         self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
         self._after = 0
         self._failures = 0
@@ -215,7 +215,7 @@ class Publisher:
         self._channel = None
         self._tracker = ConfirmTracker()
         self._ready.clear()
-        self._held = set(self._safe)
+        self._held = {place.seq for place in self._safe}
 
     def _returned(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         self._tracker.returned(properties.message_id or "")
@@ -237,7 +237,7 @@ class Publisher:
                 why=f"the broker refused an event for {topology.EVENTS}: its queue is full or has no majority",
                 repair="start consumers or the broker's other nodes; events wait in the spool",
             )
-        self._held.difference_update(settled.failed)
+        self._held.difference_update(place.seq for place in settled.failed)
         if settled.safe:
             self._safe.extend(settled.safe)
             self._metrics.published("published", len(settled.safe))
@@ -285,7 +285,7 @@ class Publisher:
             self._held.discard(queued.seq)  # set aside: read again after the next rewind, not before
             return
         channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=True)
-        self._tracker.published(str(header.event_id), queued.seq)
+        self._tracker.published(str(header.event_id), queued.place)
 
     def _read(self) -> bool:
         found: list[QueuedEvent] = []
@@ -309,7 +309,7 @@ class Publisher:
         # On failure they stay in `_safe`, and the next tick tries again: they are on the broker, not to be repeated.
         with self._trying("mark"):
             self._spool.mark_published(self._safe)
-            self._held.difference_update(self._safe)
+            self._held.difference_update(place.seq for place in self._safe)
             self._safe = []
 
     @contextmanager

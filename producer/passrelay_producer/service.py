@@ -15,7 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 from passrelay_producer.capture import Capture
-from passrelay_producer.identity import Identity
+from passrelay_producer.identity import Identity, wait_until_read
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.news import Newsroom
 from passrelay_producer.publisher import Publisher
@@ -115,6 +115,8 @@ def recapture(settings: ProducerSettings, domain: str, guids: Sequence[UUID]) ->
 def republish(settings: ProducerSettings, since: datetime) -> int:
     """Queue what was published at or after `since`, by this host's clock, again; how many events. Safe at any time.
 
+    Also what is on its way now, and only when a running service signs with the keys that lie there: in both cases the
+    key may have been revoked. What is on its way is not counted.
     ConfigurationError for a time in the future: then the clock was set back since, and nothing would be found.
     """
     now = utc_now()
@@ -122,6 +124,7 @@ def republish(settings: ProducerSettings, since: datetime) -> int:
         raise ConfigurationError(
             f"--since {rfc3339(since)}: this host's clock says {rfc3339(now)}: set it right, or name how long ago: 24h"
         )
+    wait_until_read(settings.keys.directory)
     with Spool(settings.spool) as spool:
         return spool.republish(since)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
@@ -25,21 +25,36 @@ from passrelay_producer.spool_file import SpoolFullError, explained, open_file
 from passrelay_schemas.envelope import SealedEvent
 from passrelay_schemas.source_settings import SpoolSettings
 
-__all__ = ["QueuedEvent", "Spool", "SpoolFullError", "Statistics"]
+__all__ = ["Place", "QueuedEvent", "Spool", "SpoolFullError", "Statistics"]
 
 _CURSOR = "cursor."
+_REPUBLISHED = "republished"
+"""How often `republish` was called: the round that a row was read in."""
+_ROUND = f"SELECT CAST(coalesce(max(value), '0') AS INTEGER) FROM meta WHERE key = '{_REPUBLISHED}'"  # noqa: S608
 _LENGTH = struct.Struct(">I")
 _SWEEP_ROWS = 1000
 _ROW_OVERHEAD = 512
 """Of a row's columns, index entries and page ends beside its sealed bytes; generous."""
 
 
-@dataclass(frozen=True)
-class QueuedEvent:
-    """One sealed event and its place in the spool's order."""
+class Place(NamedTuple):
+    """Where an event stands in the spool's order, and in which round of `republish` it was read there."""
 
     seq: int
+    round: int
+
+
+@dataclass(frozen=True)
+class QueuedEvent:
+    """One sealed event and its place."""
+
+    place: Place
     event: SealedEvent
+
+    @property
+    def seq(self) -> int:
+        """Its number in the order of capture."""
+        return self.place.seq
 
 
 @dataclass(frozen=True)
@@ -187,11 +202,15 @@ class Spool:
     def queued(self, after_seq: int, limit: int) -> list[QueuedEvent]:
         """The first `limit` unpublished events after a place, in the order of capture."""
         with self._reading() as connection:
+            # Before the rows: where a round begins in between, they are published once more.
+            number = connection.execute(_ROUND).fetchone()[0]
             rows = connection.execute(
                 "SELECT seq, protected, sealed FROM event WHERE published_at IS NULL AND seq > ? ORDER BY seq LIMIT ?",
                 (after_seq, limit),
             ).fetchall()
-        return [QueuedEvent(seq, SealedEvent(protected, _split(sealed))) for seq, protected, sealed in rows]
+        return [
+            QueuedEvent(Place(seq, number), SealedEvent(protected, _split(sealed))) for seq, protected, sealed in rows
+        ]
 
     def queued_count(self) -> int:
         """How many events are not published yet."""
@@ -199,16 +218,25 @@ class Spool:
             row = connection.execute("SELECT count(*) FROM event WHERE published_at IS NULL").fetchone()
         return int(row[0])
 
-    def mark_published(self, seqs: Sequence[int]) -> None:
-        """The broker confirmed these."""
+    def mark_published(self, places: Sequence[Place]) -> None:
+        """The broker confirmed these. What was read before `republish` was called stays queued: it has to go again."""
         now = _now_ms()
         with self._writing() as connection:
-            connection.executemany("UPDATE event SET published_at = ? WHERE seq = ?", [(now, seq) for seq in seqs])
+            connection.executemany(
+                f"UPDATE event SET published_at = ? WHERE seq = ? AND ({_ROUND}) = ?",  # noqa: S608
+                [(now, place.seq, place.round) for place in places],
+            )
         self._changed()
 
     def republish(self, since: datetime) -> int:
-        """Queue every event again that was published at or after `since`; how many. Safe at any time."""
+        """Queue every event again that was published at or after `since`, or is being published; how many. Safe always.
+
+        What is on its way to the broker is not counted: it was signed with the key of before.
+        """
         with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO meta VALUES (?, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (_REPUBLISHED,)
+            )
             count = connection.execute(
                 "UPDATE event SET published_at = NULL, queued_at = ? WHERE published_at >= ?",
                 (_now_ms(), int(since.timestamp() * 1000)),

@@ -169,8 +169,9 @@ def test_a_spool_from_before_there_were_filters_is_taken_as_it_is(path: Path) ->
 def test_published_events_leave_the_queue_and_republish_brings_them_back(spool: Spool) -> None:
     events = [sealed() for _ in range(5)]
     spool.commit(Page(), events)
-    seqs = [queued.seq for queued in spool.queued(0, 10)]
-    spool.mark_published(seqs[1:4])
+    places = [queued.place for queued in spool.queued(0, 10)]
+    seqs = [place.seq for place in places]
+    spool.mark_published(places[1:4])
     assert [queued.seq for queued in spool.queued(0, 10)] == [seqs[0], seqs[4]]
     assert [queued.seq for queued in spool.queued(seqs[0], 10)] == [seqs[4]]
     assert spool.republish(datetime.now(UTC) + timedelta(hours=1)) == 0
@@ -178,11 +179,24 @@ def test_published_events_leave_the_queue_and_republish_brings_them_back(spool: 
     assert [queued.event for queued in spool.queued(0, 10)] == events
 
 
+def test_republish_also_takes_what_is_on_its_way(spool: Spool) -> None:
+    # It was signed with the key of before: what is confirmed now may be refused by every consumer.
+    event = sealed()
+    spool.commit(Page(), [event])
+    (sent,) = spool.queued(0, 10)
+    spool.republish(LONG_AGO)
+    spool.mark_published([sent.place])
+    (again,) = spool.queued(0, 10)
+    assert again.event == event
+    spool.mark_published([again.place])
+    assert spool.queued_count() == 0
+
+
 def test_sequence_numbers_are_never_used_again(spool: Spool, path: Path) -> None:
     # The publisher remembers numbers: one that came back would be skipped as already held.
     spool.commit(Page(), [sealed()])
     (last,) = spool.queued(0, 1)
-    spool.mark_published([last.seq])
+    spool.mark_published([last.place])
     spool._retention_ms = 0
     assert spool.sweep() == 1
     spool.commit(Page(), [sealed()])
@@ -192,9 +206,9 @@ def test_sequence_numbers_are_never_used_again(spool: Spool, path: Path) -> None
 def test_sweep_removes_only_published_events_after_their_retention(path: Path) -> None:
     with Spool(SpoolSettings(path=path, retention_hours=1)) as spool:
         spool.commit(Page(), [sealed() for _ in range(3)])
-        old, young, _ = (queued.seq for queued in spool.queued(0, 3))
+        old, young, _ = (queued.place for queued in spool.queued(0, 3))
         spool.mark_published([old, young])
-        spool._connection.execute("UPDATE event SET published_at = published_at - 3700000 WHERE seq = ?", (old,))
+        spool._connection.execute("UPDATE event SET published_at = published_at - 3700000 WHERE seq = ?", (old.seq,))
         assert spool.sweep() == 1
         assert spool.republish(LONG_AGO) == 1
         assert spool.queued_count() == 2
@@ -212,13 +226,13 @@ def test_max_bytes_evicts_published_events_and_then_refuses(path: Path) -> None:
     with Spool(SpoolSettings(path=path, max_bytes=1_000_000)) as spool:
         page = [sealed() for _ in range(100)]
         spool.commit(Page(cursor={"at": "1"}), page)
-        spool.mark_published([queued.seq for queued in spool.queued(0, 100)])
+        spool.mark_published([queued.place for queued in spool.queued(0, 100)])
         spool.commit(Page(cursor={"at": "2"}), [sealed() for _ in range(200)])
         assert spool.republish(LONG_AGO) < 100
         assert "max_bytes" in fill(spool, 3)
         waiting = spool.queued_count()
         cursor = spool.cursor()
-        spool.mark_published([queued.seq for queued in spool.queued(0, 1000)])
+        spool.mark_published([queued.place for queued in spool.queued(0, 1000)])
         spool.commit(Page(cursor={"at": "more"}), page)  # goes on by itself once the broker took some
         assert waiting >= 200
         assert cursor != {"at": "9"}
@@ -343,7 +357,7 @@ def test_watchers_hear_of_every_change_of_the_queue(spool: Spool) -> None:
     spool.commit(Page(cursor={"at": "1"}), [])
     assert heard == []
     spool.commit(Page(), [sealed()])
-    spool.mark_published([spool.queued(0, 1)[0].seq])
+    spool.mark_published([spool.queued(0, 1)[0].place])
     spool.republish(LONG_AGO)
     assert heard == [1, 0, 1]
 
@@ -355,7 +369,7 @@ def test_threads_share_one_spool(spool: Spool) -> None:
         try:
             for _ in range(20):
                 spool.commit(Page(cursor={"at": "x"}), [sealed()])
-                spool.mark_published([spool.queued(0, 1)[0].seq])
+                spool.mark_published([spool.queued(0, 1)[0].place])
                 spool.statistics()
         except BaseException as error:  # noqa: BLE001 - shown by the assertion
             failures.append(error)
@@ -373,7 +387,7 @@ def test_statistics(spool: Spool) -> None:
     spool.commit(
         Page(pending=[Pending(uuid4(), PendingReason.KEY_MISSING)]), [sealed(), sealed(), sealed(key="B" * 24)]
     )
-    spool.mark_published([spool.queued(0, 1)[0].seq])
+    spool.mark_published([spool.queued(0, 1)[0].place])
     found = spool.statistics()
     assert found.events == {("published", KEY): 1, ("queued", KEY): 1, ("queued", "B" * 24): 1}
     assert found.pending == {PendingReason.KEY_MISSING: 1}
@@ -386,7 +400,7 @@ def test_statistics(spool: Spool) -> None:
 def test_an_event_that_was_queued_again_counts_its_age_from_then(spool: Spool) -> None:
     # Or `republish` would raise the alert for a broker that has been away for days.
     spool.commit(Page(), [sealed()])
-    spool.mark_published([spool.queued(0, 1)[0].seq])
+    spool.mark_published([spool.queued(0, 1)[0].place])
     assert spool.statistics().oldest_queued_at is None
     spool._connection.execute("UPDATE event SET captured_at = 1000, queued_at = 1000")
     spool.republish(LONG_AGO)
