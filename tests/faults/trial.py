@@ -34,7 +34,7 @@ _LONGEST_QUIET_SECONDS = 240
 _LOOK_SECONDS = 1.0
 _HEALS = 4
 _STREAMS = {topology.DEAD, topology.JOURNAL, topology.NEWS}
-_OURS = frozenset({"user_missing", "revoked", "unknown_key", "untrusted"})
+_OURS = frozenset({"user_missing", "unknown_key", "untrusted"})
 """What a fault of ours makes a letter of, and an operator repairs."""
 _STRANGERS = frozenset({"bad_signature", "malformed", "foreign_domain", "untrusted", "revoked"})
 """What the strangers' envelopes end as."""
@@ -223,24 +223,26 @@ class Trial:
     def _repair_letters(self) -> bool:
         """What an operator does about the letters; False when there is nothing more to be done.
 
-        A settle copy whose signing key was revoked meanwhile is dead too, though its event was applied.
+        A settle copy whose signing key was revoked meanwhile is dead too, though its event was applied; its letter has
+        an id of its own, as all have whose signature does not count. The runbook has everything republished.
         """
-        unsettled, known = set(self._outcomes.unsettled()), self._known
+        unsettled, known, letters = set(self._outcomes.unsettled()), self._known, self._letters()
+        revoked = {row["producer"] for row in letters if row["reason"] == "revoked"} if unsettled else set()
+        for producer in revoked:
+            self._say(f"{self._now:6.1f} s  {len(unsettled)} writes are not settled: {producer} republishes")
+            self._site.republish(producer, "72h")
         mine = [
             row
-            for row in self._letters()
+            for row in letters
             if row["reason"] in _OURS
             and row["event_id"] in known
             and (row["event_id"] in unsettled or self._outcomes.only_dead(row["event_id"]))
         ]
-        for producer in {row["producer"] for row in mine if row["reason"] == "revoked"}:
-            since = min(row["captured_at"] for row in mine if row["producer"] == producer)
-            self._site.republish(producer, since)
         if mine:
             said = self._site.operate("dead", "replay", "--yes", "--reason-text", "healed")
             reasons = dict(Counter(row["reason"] for row in mine))
             self._say(f"{self._now:6.1f} s  dead letters of ours: {reasons}; {said.get('replayed')} replayed")
-        return bool(mine)
+        return bool(mine or revoked)
 
     def _letters(self) -> list[dict[str, Any]]:
         document = self._site.operate("dead", "list")
