@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from tests.lab.folder import CANARY
 from tests.windows.harness import Harness
 from tests.windows.records import open_all
 
-_THREADS, _EACH, _FIRST = 8, 250, 2000
+_THREADS, _FIRST = 8, 2000
+_EACH = int(os.environ.get("LAB_EVENTS", "2000")) // _THREADS
+"""Of one thread; LAB_EVENTS are all together."""
 
 
 def test_eight_threads_lose_nothing_and_mix_nothing_up(hook: Harness, spool: Path, opener: Opener) -> None:
