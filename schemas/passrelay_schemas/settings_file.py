@@ -15,6 +15,10 @@ from pydantic_settings import SettingsError
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.settings import ROLES, RoleSettings
 
+_LONGEST_NAME = 100
+"""More of a wrong name is not told."""
+_LONGEST_MESSAGE = 1000
+"""Some quote a value: a wrong one of a megabyte must not fill the log."""
 Settings = TypeVar("Settings", bound=RoleSettings)
 
 
@@ -49,15 +53,24 @@ def _check_names(role: type[RoleSettings], path: Path, document: dict[str, Any])
 
 def _check_environment() -> None:
     sections = {name for role in ROLES.values() for name in role.model_fields}
-    for name in os.environ:
-        if name.startswith("PASSRELAY_") and name[10:].partition("__")[0].lower() not in sections:
-            raise ConfigurationError(f"environment {name}: no such section; known: {', '.join(sorted(sections))}")
+    for name, value in os.environ.items():
+        if not name.upper().startswith("PASSRELAY_"):
+            continue
+        if name[10:].partition("__")[0].lower() not in sections:
+            raise ConfigurationError(f"environment {_cut(name)}: no such section; known: {', '.join(sorted(sections))}")
+        # Python keeps such bytes as lone surrogates, which pydantic cannot read.
+        if any("\ud800" <= sign <= "\udfff" for sign in name + value):
+            raise ConfigurationError(f"environment {_cut(name)}: not UTF-8: set it again in this encoding")
+
+
+def _cut(text: str, most: int = _LONGEST_NAME) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def _faults(error: ValidationError, role: type[RoleSettings]) -> Iterator[str]:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        place = ".".join(str(part) for part in item["loc"])
-        message = str(item["msg"]).removeprefix("Value error, ")
+        place = ".".join(_cut(str(part)) for part in item["loc"])
+        message = _cut(str(item["msg"]).removeprefix("Value error, "), _LONGEST_MESSAGE)
         if item["type"] == "extra_forbidden":
             known = sorted(_keys_at(role, item["loc"][:-1]))
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)

@@ -256,6 +256,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ("PASSRELAY_DOMAIN", "[1]", "domain.0"),
         ("PASSRELAY_BROKER", '{"url": "amqp://u:' + CANARY + '@h/"', "broker"),
         ("PASSRELAY_BROKER__URL", f"amqp://u:{CANARY}@broker.example/", "only to loopback"),
+        ("PASSRELAY_BROKER__URL", f"amqp://u:{CANARY}@127.0.0.1/\udced", "PASSRELAY_BROKER__URL: not UTF-8"),
     ],
 )
 def test_a_slip_in_the_environment_is_a_configuration_error_and_not_shown(
