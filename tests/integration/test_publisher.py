@@ -24,7 +24,7 @@ from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.publisher import WINDOW, Publisher
 from passrelay_producer.sources import Page
-from passrelay_producer.spool import Spool, SpoolFullError
+from passrelay_producer.spool import Place, Spool, SpoolFullError
 from passrelay_schemas import keys, topology
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.envelope import Envelope
@@ -280,10 +280,10 @@ def test_confirmed_events_are_not_repeated_while_the_spool_cannot_be_marked(
 ) -> None:
     real, full = rig.spool.mark_published, threading.Event()
 
-    def mark(seqs: Sequence[int]) -> None:
+    def mark(places: Sequence[Place]) -> None:
         if not full.is_set():
             raise SpoolFullError("spool: its disk is full")
-        real(seqs)
+        real(places)
 
     monkeypatch.setattr(rig.spool, "mark_published", mark)
     sent = rig.add(20)
@@ -421,7 +421,7 @@ def test_a_fault_in_a_callback_ends_the_thread_and_is_not_swallowed(tmp_path: Pa
     ended = threading.Event()
     rig.faults._on_fault = ended.set
 
-    def broken(message_id: str, token: int) -> None:
+    def broken(message_id: str, token: Place) -> None:
         raise ZeroDivisionError(CANARY)
 
     rig.publisher._tracker.published = broken  # type: ignore[method-assign]
