@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from passrelay_schemas.key_watch import KeyWatch
@@ -17,7 +18,9 @@ _REFRESH_SECONDS = 2.0
 
 def wait_until_read(directory: Path) -> None:
     """Until a running service has read what lies in the key directory: what was just activated signs from then on."""
-    youngest = max(path.stat().st_mtime for path in (directory, *directory.iterdir()))
+    youngest = 0.0
+    with suppress(OSError):  # without a directory nothing is published; a key may be a link that leads nowhere now
+        youngest = max(path.lstat().st_mtime for path in (directory, *directory.iterdir()))
     time.sleep(min(max(0.0, youngest + _REFRESH_SECONDS + 1 - time.time()), _REFRESH_SECONDS + 1))
 
 

@@ -13,8 +13,10 @@ _GROUPS_OF_A_DOMAIN = {
     "518": "Schema Admins",
     "519": "Enterprise Admins",
     "521": "Read-only Domain Controllers",
+    "526": "Key Admins",
+    "527": "Enterprise Key Admins",
 }
-"""RIDs that mean the same in every domain ([MS-DTYP] 2.4.2.4); 518 and 519 are those of the forest's root domain."""
+"""RIDs that mean the same in every domain ([MS-DTYP] 2.4.2.4); 518, 519 and 527: of the forest's root domain."""
 _BUILT_IN_GROUPS = {
     "544": "Administrators",
     "548": "Account Operators",
@@ -23,7 +25,8 @@ _BUILT_IN_GROUPS = {
     "551": "Backup Operators",
     "552": "Replicator",
 }
-"""Below S-1-5-32. Together with the above: what AdminSDHolder protects by default ([MS-ADTS] 3.1.1.6.1)."""
+"""Below S-1-5-32. With the above: what AdminSDHolder protects by default ([MS-ADTS] 3.1.1.6.1); the key admins since
+Server 2016."""
 _MAPPED_TO_NOTHING = frozenset("\u034f\ufffc\u180b\u180c\u180d") | {chr(code) for code in range(0xFE00, 0xFE10)}
 """Beside the categories Cc and Cf (RFC 4518 2.2)."""
 

@@ -70,11 +70,12 @@ class Controller:
             wanted["paged_size"] = page
         while True:
             connection = self._search(base, search_filter, scope, wanted)
-            for item in connection.response or []:
+            # Both before anybody sees an entry: he may ask for more on this very connection.
+            found, controls = connection.response or [], connection.result.get("controls") or {}
+            for item in found:
                 if item["type"] == "searchResEntry":
                     raw: Mapping[str, list[bytes]] = item["raw_attributes"]
                     yield item["dn"], {name.lower(): tuple(values) for name, values in raw.items() if values}
-            controls = connection.result.get("controls") or {}
             wanted["paged_cookie"] = controls.get(_PAGED, {}).get("value", {}).get("cookie")
             if not wanted["paged_cookie"]:
                 return

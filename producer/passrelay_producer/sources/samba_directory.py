@@ -17,10 +17,8 @@ from uuid import UUID
 import ldap3
 from ldap3.core.exceptions import (
     LDAPException,
-    LDAPNoSuchAttributeResult,
     LDAPNoSuchObjectResult,
     LDAPOperationResult,
-    LDAPUndefinedAttributeTypeResult,
 )
 from ldap3.protocol.microsoft import dir_sync_control
 from ldap3.utils.conv import escape_bytes, escape_filter_chars
@@ -154,13 +152,11 @@ class SambaDirectory:
     def token_groups(self, guid: UUID) -> frozenset[str]:
         """SIDs of every security group that the account is in: itself, through others, and by its primary group.
 
-        Empty when the controller says that there is no such attribute. GroupsError concerns this account alone.
+        GroupsError concerns this account alone.
         """
         with self._explained(f"read {ALL_GROUPS}"):
             try:
                 self._connection.search(f"<GUID={guid}>", "(objectClass=*)", ldap3.BASE, attributes=[ALL_GROUPS])
-            except (LDAPNoSuchAttributeResult, LDAPUndefinedAttributeTypeResult):
-                return frozenset()
             except LDAPOperationResult as error:
                 raise GroupsError(f"{error.description}: {error.message}") from None
             entries = [item for item in self._connection.response or [] if item["type"] == "searchResEntry"]
