@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -98,9 +98,9 @@ def test_a_thief_uses_a_key_that_was_revoked(watched: Watched) -> None:
 
     with watched.prometheus.quiet():
         watched.rotate_signing_key()
-        read = {service: len(service.lines("keyring_read")) for service in (watched.consumer, watched.watcher)}
         site.passrelay("keys", "revoke", stolen.signer.document.key_id, *watched.at_consumers, "--yes")
-        wait_for(lambda: all(len(each.lines("keyring_read")) > read[each] for each in read), what="it is known")
+        for service in (watched.consumer, watched.watcher):
+            wait_for(lambda: _has_read(service, site.enrolment.consumer_keys), what=f"{service.name} knows it")  # noqa: B023
         password = watched.change()
         firing("PassrelayRevokedKeyUsed", "PassrelayDeadLetters", meanwhile=forge)
         watched.wait_until_all_ended()
@@ -121,6 +121,14 @@ def test_everything_waits_because_a_right_is_gone(watched: Watched) -> None:
             firing("PassrelayRetriesGrow", "PassrelayNoApply", meanwhile=watched.change)
         newest = watched.change()
         wait_for(lambda: directory.binds(NAME, newest), what="the newest arrives")
+
+
+def _has_read(service: Service, keys: Path) -> bool:
+    """Whether it has read the keys since the last of them was written."""
+    written = max(path.stat().st_mtime for path in keys.glob("*.pub.json"))
+    return any(
+        datetime.fromisoformat(line["timestamp"]).timestamp() > written for line in service.lines("keyring_read")
+    )
 
 
 def _start_again(service: Service, ahead: timedelta) -> None:
