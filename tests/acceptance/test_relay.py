@@ -94,7 +94,7 @@ class Feeder:
         """Feed some lines; those without an answer stay."""
         chunk, self._left = self._left[:count], self._left[count:]
         try:
-            answers = self._producer.send([made.line() for made in chunk], timeout_seconds=30)
+            answers = self._producer.send([made.line() for made in chunk], timeout_seconds=120)
         except (BrokenPipeError, LabError):
             if self._producer.process.running:
                 raise

@@ -192,7 +192,7 @@ def test_ctrl_c_ends_a_replay_with_what_was_done_on_record(relay: Relay) -> None
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         wait_for(lambda: relay.broker.queue_depths()[topology.DEAD] > 210, what="some replayed")
         child.send_signal(signal.SIGINT)
-        stdout, stderr = child.communicate(timeout=30)
+        stdout, stderr = child.communicate(timeout=120)
     assert child.returncode == 130, stderr
     done = json.loads(stdout.splitlines()[-1])["replayed"]
     assert 0 < done < 200

@@ -314,7 +314,7 @@ class Site(Relay):
     @contextmanager
     def connected(self) -> Iterator[BlockingConnection]:
         """The administrator's connection to a node that takes one; LabError when none does for half a minute."""
-        wait_for(lambda: bool(self.cluster.usable()), what="a broker", timeout_seconds=30, interval_seconds=0.2)
+        wait_for(lambda: bool(self.cluster.usable()), what="a broker", timeout_seconds=120, interval_seconds=0.2)
         try:
             connection = BlockingConnection(self.cluster.usable()[0].parameters())
             try:

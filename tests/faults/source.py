@@ -55,7 +55,7 @@ class _Life:
 
     def left_over(self) -> list[Change]:
         """What a process that has ended never answered; it may be in the spool or not."""
-        self._reader.join(30)
+        self._reader.join(90)
         with suppress(OSError):
             if self.child.stdin is not None:
                 self.child.stdin.close()

@@ -199,7 +199,7 @@ class Desk:
         return self.broker.queue_depths()
 
     def wait_for_depth(self, queue: str, count: int) -> None:
-        wait_for(lambda: self.depths()[queue] == count, what=f"{queue} holds {count}", timeout_seconds=20)
+        wait_for(lambda: self.depths()[queue] == count, what=f"{queue} holds {count}", timeout_seconds=60)
 
     def bind_journal(self, *, bound: bool) -> None:
         with self._channel() as channel:
@@ -262,7 +262,7 @@ class Consumer:
         return self.wait()
 
     def wait(self) -> int | None:
-        self._thread.join(30)
+        self._thread.join(90)
         assert not self._thread.is_alive()
         return self.code
 
@@ -275,7 +275,7 @@ class Consumer:
         return value == 1
 
     def wait_for(self, ready: Callable[[], bool], what: str) -> None:
-        wait_for(ready, what=f"{what}; log: {self.lines}", timeout_seconds=30)
+        wait_for(ready, what=f"{what}; log: {self.lines}", timeout_seconds=90)
 
     def logged(self, action: str) -> list[Any]:
         return [line for line in self.lines if line["action"] == action]
@@ -437,12 +437,12 @@ def test_a_record_whose_confirm_never_arrives_acks_nothing(desk: Desk, start: St
 
     def handle(delivery: Delivery) -> Outcome:
         decided.set()
-        assert go.wait(20)
+        assert go.wait(90)
         return outcome(delivery, Verdict.DUPLICATE if delivery.counters.deliveries else Verdict.APPLIED)
 
     consumer = start(handle, proxy=proxy)
     sent = desk.publish()
-    assert decided.wait(20)
+    assert decided.wait(90)
     proxy.keep_answers()
     go.set()
     desk.wait_for_depth(topology.JOURNAL, 1)
@@ -459,20 +459,20 @@ def test_a_record_whose_confirm_never_arrives_acks_nothing(desk: Desk, start: St
 
 def test_what_a_worker_decides_for_a_lost_channel_is_dropped(desk: Desk, start: Start, proxy: Proxy) -> None:
     begun, go = threading.Event(), threading.Event()
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=90)
 
     def handle(delivery: Delivery) -> Outcome:
         if delivery.body != first:
             both.wait()
         elif not delivery.counters.deliveries:
             begun.set()
-            assert go.wait(20)
+            assert go.wait(90)
             return outcome(delivery, Verdict.DEAD, Reason.POLICY)
         return outcome(delivery)
 
     consumer = start(handle, proxy=proxy, workers=2)
     (first,) = desk.publish()
-    assert begun.wait(20)
+    assert begun.wait(90)
     proxy.cut()
     (record,) = desk.records(topology.JOURNAL, 1)
     assert record.verdict is Verdict.APPLIED
@@ -559,12 +559,12 @@ def test_a_try_whose_record_is_not_confirmed_is_in_no_tier_and_tried_again(
         if delivery.counters.attempt:
             return outcome(delivery)
         decided.set()
-        assert go.wait(20)
+        assert go.wait(90)
         return outcome(delivery, Verdict.RETRY, Reason.USER_MISSING)
 
     consumer = start(handle, proxy=proxy)
     sent = desk.publish()
-    assert decided.wait(20)
+    assert decided.wait(90)
     proxy.keep_answers()
     go.set()
     desk.wait_for_depth(topology.JOURNAL, 1)
@@ -642,7 +642,7 @@ def test_a_suspect_is_processed_alone(desk: Desk, start: Start) -> None:
     ready = threading.Event()
 
     def gated(delivery: Delivery) -> Outcome:
-        assert ready.wait(20)
+        assert ready.wait(90)
         return handle(delivery)
 
     consumer = start(gated)
@@ -727,7 +727,7 @@ def test_an_outage_gives_everything_back_and_no_event_becomes_a_dead_letter(desk
     ready = threading.Event()
 
     def gated(delivery: Delivery) -> Outcome | Hold:
-        assert ready.wait(20)
+        assert ready.wait(90)
         return handle(delivery)
 
     consumer = start(gated, server=server)
@@ -799,7 +799,7 @@ def test_the_brake_stops_consuming_until_a_restart(desk: Desk, start: Start) -> 
 
 def test_the_brake_still_settles_what_was_decided(desk: Desk, start: Start) -> None:
     desk.publish(40)
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=90)
     first = iter(range(4))
 
     def handle(delivery: Delivery) -> Outcome:
@@ -822,13 +822,13 @@ def test_a_clean_stop_settles_what_is_in_hand_and_gives_back_the_rest(desk: Desk
 
     def handle(delivery: Delivery) -> Outcome:
         begun.release()
-        assert go.wait(20)
+        assert go.wait(90)
         return outcome(delivery)
 
     desk.publish(30)
     consumer = start(handle)
     for _ in range(4):
-        assert begun.acquire(timeout=20)
+        assert begun.acquire(timeout=90)
     consumer.ask_to_stop()
     desk.wait_for_depth(topology.EVENTS, 26)
     go.set()
@@ -866,7 +866,7 @@ def test_a_delivery_that_is_never_settled_does_not_hold_the_channel(
 
     def handle(delivery: Delivery) -> Outcome:
         if not delivery.counters.deliveries:
-            assert stuck.wait(20)
+            assert stuck.wait(90)
         return outcome(delivery)
 
     desk.publish()
@@ -890,12 +890,12 @@ def test_a_crash_of_the_broker_loses_nothing(desk: Desk, start: Start) -> None:
     ready = threading.Event()
 
     def gated(delivery: Delivery) -> Outcome:
-        assert ready.wait(20)
+        assert ready.wait(90)
         return handle(delivery)
 
     consumer = start(gated)
     ready.set()
-    assert halfway.wait(30)
+    assert halfway.wait(90)
     desk.broker.kill()
     desk.broker.start()
     # The consumer comes back after a backoff that has grown meanwhile.
@@ -940,10 +940,10 @@ def test_the_real_process_waits_for_idm_and_ends_cleanly_on_sigterm(
         assert process.stdin is not None
         process.stdin.write(json.dumps(document).encode())
         process.stdin.close()
-        wait_for(lambda: '"action": "paused"' in log.read_text(), what="paused", timeout_seconds=30)
+        wait_for(lambda: '"action": "paused"' in log.read_text(), what="paused", timeout_seconds=90)
         desk.wait_for_depth(topology.EVENTS, 3)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.wait()

@@ -259,7 +259,7 @@ def test_two_servers_survive_kill_pause_and_stop(
         assert left.binds("anna", password)
         left.delete_user("anna")
         left.pause()
-        with socket.create_connection(("127.0.0.1", left.listening.ldaps), timeout=5):
+        with socket.create_connection(("127.0.0.1", left.listening.ldaps), timeout=30):
             left.resume()
         assert not left.binds("anna", password)
         left.pause()

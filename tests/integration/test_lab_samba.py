@@ -150,5 +150,5 @@ def test_two_labs_run_side_by_side_and_stop_leaves_no_process(controller: Domain
         other.stop()
         held.release()
         lab.remove()
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True, timeout=10)
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True, timeout=60)
     assert str(lab.path) not in listing.stdout

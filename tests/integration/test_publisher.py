@@ -120,7 +120,7 @@ class Rig:
     def end(self) -> None:
         self.publisher.stop()
         if self.thread.ident is not None:
-            self.thread.join(30)
+            self.thread.join(90)
             assert not self.thread.is_alive()
 
     def add(self, count: int, *, producer: str = PRODUCER) -> list[str]:
@@ -387,7 +387,7 @@ def test_refused_news_are_one_warning_and_arrive_after_the_repair(rig: Rig, log:
     asked = threading.Event()
     rig.publisher._ask_for_news = asked.set
     rig.start()
-    assert asked.wait(30)  # the connection is up
+    assert asked.wait(90)  # the connection is up
     for _ in range(3):
         refused_again()
         sent = rig.add(2)
@@ -428,7 +428,7 @@ def test_a_fault_in_a_callback_ends_the_thread_and_is_not_swallowed(tmp_path: Pa
     with structlog.testing.capture_logs() as log:
         rig.add(1)
         rig.start()
-        assert ended.wait(30)
+        assert ended.wait(90)
         rig.end()
     assert rig.faults.exit_code() == 1
     (entry,) = [entry for entry in log if entry["action"] == "internal_error"]
@@ -546,7 +546,7 @@ def test_sigterm_is_a_clean_end_while_input_is_open_and_the_broker_away(producer
     answered = {json.loads(stdout.readline())["event_id"] for _ in range(3)}
     producer.process.signal(signal.SIGTERM)
     assert producer.process.child is not None
-    assert producer.process.child.wait(30) == 0, producer.process.tail()
+    assert producer.process.child.wait(90) == 0, producer.process.tail()
     assert '"action": "stopped"' in producer.process.tail()
     for stream in (stdin, stdout):
         stream.close()

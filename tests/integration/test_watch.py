@@ -93,7 +93,7 @@ def line() -> dict[str, Any]:
 def ask(service: Service, path: str) -> tuple[int, str]:
     address = service.lines("metrics_listening")[-1]["address"]
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

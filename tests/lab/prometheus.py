@@ -136,7 +136,7 @@ class Prometheus:
             return False
 
     def _get(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=60) as answer:
             data = json.load(answer)["data"]
         assert isinstance(data, dict)
         return data

@@ -74,7 +74,7 @@ class Service:
     def metrics(self) -> str:
         """The metrics page; needs [metrics] listen."""
         address = self.lines("metrics_listening")[-1]["address"]
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
             return str(page.read().decode())
 
     def metric(self, name: str, /, **labels: str) -> float:

@@ -31,7 +31,7 @@ def test_code_is_fenced_and_a_shell_can_read_it(page: Path) -> None:
     assert {language for language, _ in blocks} <= {"sh", "promql"}
     for language, block in blocks:
         if language == "sh":
-            subprocess.run(["bash", "-n"], input=block.encode(), check=True, timeout=10)
+            subprocess.run(["bash", "-n"], input=block.encode(), check=True, timeout=60)
     for paragraph in BLOCK.sub("", text).split("\n\n"):
         assert not paragraph.startswith((" ", "passrelay ", "journalctl ", "curl ")), paragraph
 

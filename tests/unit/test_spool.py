@@ -263,10 +263,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mounted = tmp_path / "disk"
     mounted.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False, timeout=10).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False, timeout=60).returncode != 0:
         pytest.skip("mounting a small tmpfs needs root and a kernel that permits it")
     yield mounted
-    subprocess.run(["umount", str(mounted)], check=True, timeout=10)
+    subprocess.run(["umount", str(mounted)], check=True, timeout=60)
 
 
 def test_a_really_full_disk(small_disk: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_really_full_disk(small_disk: Path) -> None:
         assert "disk is full" in fill(spool, 0)
         committed = spool.queued_count()
         assert committed == 100 * (int(spool.cursor()["at"]) + 1)
-        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True, timeout=10)
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True, timeout=60)
         spool.commit(Page(cursor={"at": "healed"}), [sealed() for _ in range(20)])
         assert spool.queued_count() == committed + 20
         assert spool.cursor() == {"at": "healed"}

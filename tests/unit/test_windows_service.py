@@ -55,7 +55,7 @@ def test_running_is_said_when_it_runs_and_stop_ends_it(config: Path, monkeypatch
         assert not running.is_set()
         begun(producer)
         Log("producer").info(Action.STARTED)
-        assert producer.stopped.wait(10)
+        assert producer.stopped.wait(60)
         return 0
 
     monkeypatch.setattr(producer_service, "run", run)
@@ -63,9 +63,9 @@ def test_running_is_said_when_it_runs_and_stop_ends_it(config: Path, monkeypatch
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(hosted.run()))
     thread.start()
-    assert running.wait(10)
+    assert running.wait(60)
     hosted.stop()
-    thread.join(10)
+    thread.join(60)
     assert codes == [0]
     assert [line["action"] for line in _lines(config)] == ["started"]
 
