@@ -95,16 +95,35 @@ class Capture:
         self._failed = False
         self._following_since = float("inf")
         self._held_up = ""
+        self._fault = ""
+        """The source's, as it was logged last."""
 
     @property
     def source_is_up(self) -> bool:
-        """From any thread: the source has not failed, or has brought a page or held for some seconds since."""
-        return not self._failed or time.monotonic() - self._following_since > _STABLE_SECONDS
+        """From any thread: the source has no fault, and has not failed, or brought a page or held for seconds since."""
+        return not self._source_troubles()
 
     def troubles(self) -> list[str]:
         """From any thread: why nothing can be captured now."""
-        source = [] if self.source_is_up else ["source: cannot be read"]
-        return [*source, self._held_up] if self._held_up else source
+        return [*self._source_troubles(), *([self._held_up] if self._held_up else [])]
+
+    def report_fault(self) -> None:
+        """Log the source's fault, and its end, once each. One thread calls it now and then."""
+        fault = self._source.fault()
+        if fault == self._fault:
+            return
+        self._fault = fault
+        if fault:
+            repair = "then have changed again what was changed meanwhile: `passrelay audit` names the accounts"
+            self._log.error(Action.SOURCE_DOWN, why=fault, repair=repair)
+        else:
+            self._log.info(Action.SOURCE_UP)
+
+    def _source_troubles(self) -> list[str]:
+        holds = not self._failed or time.monotonic() - self._following_since > _STABLE_SECONDS
+        told = [] if holds else ["source: cannot be read"]
+        fault = self._source.fault()
+        return [*told, f"source: {fault}"] if fault else told
 
     def run(self) -> None:
         """Until `stop`, or until the source has no more (standard input).

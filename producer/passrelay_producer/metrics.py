@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -20,7 +21,10 @@ _OLDEST = Family("passrelay_spool_oldest_seconds", "gauge", "Age of the oldest e
 _USED = Family("passrelay_spool_bytes", "gauge", "Bytes of the spool in use")
 _FREE = Family("passrelay_spool_free_bytes", "gauge", "How much more can be captured: the disk's or max_bytes' rest")
 _PENDING = Family(
-    "passrelay_capture_pending", "gauge", "Accounts whose newest change cannot be captured now", ("reason",)
+    "passrelay_capture_pending",
+    "gauge",
+    "Accounts, or records of the Windows hook, whose change cannot be captured now",
+    ("reason",),
 )
 _LAST_CAPTURE = Family(
     "passrelay_last_capture_timestamp_seconds",
@@ -33,12 +37,13 @@ _OF_THE_SPOOL = (_EVENTS, _OLDEST, _USED, _FREE, _PENDING, _LAST_CAPTURE)
 class ProducerMetrics(RelayMetrics):
     """Counters of capture and publishing, and what the spool holds."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, waiting: Callable[[], Mapping[PendingReason, int]] = dict) -> None:
+        """`waiting`: what waits outside the spool, as the source says."""
         super().__init__()
         self._last_capture = spool.last_captured_at()
         for family in _OF_THE_SPOOL:
             self.declare(family)
-        self.registry.register(_SpoolCollector(spool, self))
+        self.registry.register(_SpoolCollector(spool, waiting, self))
         # From the start, so that an increase from nothing to one is seen as one.
         self.events.labels(CAPTURE, "captured", "")
         for outcome in ("published", "returned", "refused"):
@@ -50,8 +55,10 @@ class ProducerMetrics(RelayMetrics):
         return self._last_capture
 
     def watch(self, *, source: Callable[[], bool], broker: Callable[[], bool]) -> None:
-        """Show whether the source can be read and the broker is connected, as a running service knows it."""
-        self.gauge_of("passrelay_source_up", "1 when the source can be read", source)
+        """Show whether the source gives and the broker is connected, as a running service knows it."""
+        self.gauge_of(
+            "passrelay_source_up", "1 when the source can be read and, on Windows, the hook is loaded", source
+        )
         self.gauge_of("passrelay_broker_up", "1 while the broker is connected", broker)
 
     def captured(self, outcome: str, count: int, reason: str = "") -> None:
@@ -68,8 +75,11 @@ class ProducerMetrics(RelayMetrics):
 
 
 class _SpoolCollector(Collector):
-    def __init__(self, spool: Spool, metrics: ProducerMetrics) -> None:
+    def __init__(
+        self, spool: Spool, waiting: Callable[[], Mapping[PendingReason, int]], metrics: ProducerMetrics
+    ) -> None:
         self._spool = spool
+        self._waiting = waiting
         self._metrics = metrics
 
     def describe(self) -> list[Metric]:
@@ -83,12 +93,13 @@ class _SpoolCollector(Collector):
         except UnavailableError:
             return
         oldest = found.oldest_queued_at
+        pending = Counter(found.pending) + Counter(self._waiting())
         values: dict[Family, dict[tuple[str, ...], float]] = {
             _EVENTS: {key: float(count) for key, count in sorted(found.events.items())},
             _OLDEST: {(): 0.0 if oldest is None else max(0.0, time.time() - oldest)},
             _USED: {(): found.used_bytes},
             _FREE: {(): found.free_bytes},
-            _PENDING: {(reason.value,): found.pending.get(reason, 0) for reason in PendingReason},
+            _PENDING: {(reason.value,): pending[reason] for reason in PendingReason},
         }
         if self._metrics.last_capture is not None:
             values[_LAST_CAPTURE] = {(): self._metrics.last_capture}

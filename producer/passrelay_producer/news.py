@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -62,6 +63,7 @@ class Newsroom:
 
     def _news(self, signing_key_id: str, *, stopping: bool) -> News:
         about, found, last_capture = self._source.about(), self._spool.statistics(), self._metrics.last_capture
+        pending = Counter(found.pending) + Counter(self._source.waiting())  # without zeros
         return News(
             signing_key_id=signing_key_id,
             producer=self._identity.producer,
@@ -76,7 +78,7 @@ class Newsroom:
             stopping=stopping,
             source_up=self._source_is_up(),
             last_capture_at=None if last_capture is None else datetime.fromtimestamp(last_capture, UTC),
-            pending={reason.value: count for reason, count in found.pending.items() if count},
+            pending={reason.value: count for reason, count in pending.items()},
             spool=tuple(_spooled(found))[: limits.MAX_NEWS_KEYS],
         )
 

@@ -207,7 +207,7 @@ class Service:
         self._ended = threading.Event()
         self._faults = Faults(log, self._wake)
         self._identity = _identity(settings, log)
-        self._metrics = ProducerMetrics(spool)
+        self._metrics = ProducerMetrics(spool, source.waiting)
         self._capture = Capture(source, spool, self._identity, metrics=self._metrics, stop=self._stop, log=log)
         self._newsroom = Newsroom(
             source, spool, self._identity, metrics=self._metrics, source_is_up=self._source_is_up, log=log
@@ -315,6 +315,7 @@ class Service:
         except UnavailableError as error:
             self._log.warning(Action.SPOOL_FULL, why=str(error), repair="free space on the spool's disk")
         self._metrics.watch_keys(self._identity.current())
+        self._capture.report_fault()
 
 
 @contextmanager

@@ -31,6 +31,8 @@ class Action(StrEnum):
     CAPTURE_FAILED = "capture_failed"
     RECORD_QUARANTINED = "record_quarantined"
     RECORD_WAITS = "record_waits"
+    SOURCE_DOWN = "source_down"
+    SOURCE_UP = "source_up"
     SOURCE_RESTORED = "source_restored"
     SPOOL_FULL = "spool_full"
     NEWS_FAULT = "news_fault"

@@ -11,13 +11,13 @@ import itertools
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
 from passrelay_producer.service import Service
-from passrelay_producer.sources import About, Memory, Page, Result
+from passrelay_producer.sources import About, Memory, Page, PendingReason, Result
 from passrelay_producer.spool import Spool
 from passrelay_schemas import filetime, logs
 from passrelay_schemas.logs import Log
@@ -64,6 +64,14 @@ class Given:
     def about(self) -> About:
         """Like standard input."""
         return About("stdin")
+
+    def fault(self) -> str:
+        """None."""
+        return ""
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        """Nothing."""
+        return {}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -38,6 +38,8 @@ class ListedSource:
         self.script = list(script)
         self.told: list[tuple[Page, Sequence[Result]]] = []
         self.on_committed = on_committed
+        self.trouble = ""
+        self.outside: dict[PendingReason, int] = {}
 
     def initialise(self, memory: Memory, *, everything: bool) -> Page:
         return Page(cursor={"at": "0"})
@@ -54,6 +56,12 @@ class ListedSource:
 
     def about(self) -> About:
         return About("stdin")
+
+    def fault(self) -> str:
+        return self.trouble
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        return self.outside
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         self.told.append((page, results))

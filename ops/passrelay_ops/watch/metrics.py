@@ -40,13 +40,13 @@ _OLDEST = Family(
 _PENDING = Family(
     "passrelay_producer_pending",
     "gauge",
-    "Accounts whose newest change a living producer cannot capture now",
+    "Accounts, or records of the Windows hook, whose change a living producer cannot capture now",
     ("producer",),
 )
 _SOURCE_UP = Family(
     "passrelay_producer_source_up",
     "gauge",
-    "1 when a living producer could read its source when it spoke last; absent: its version does not say",
+    "1 when a living producer could read its source when it spoke last (Windows: the hook was loaded); absent: too old",
     ("producer",),
 )
 _SEEN = (_DEAD, _EXPIRING, _TIER, _WORK, _CONSUMERS, _UP, _HEARD, _QUEUED, _OLDEST, _PENDING, _SOURCE_UP)

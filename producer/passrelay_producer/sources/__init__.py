@@ -20,14 +20,20 @@ from passrelay_schemas.event import PasswordChanged
 
 
 class PendingReason(StrEnum):
-    """Why a change cannot be captured now. It is read again until it succeeds."""
+    """Why a change cannot be captured now. It is read again until it succeeds, or waits for a person."""
 
     NO_CLEAR_TEXT = "no_clear_text"  # the DC keeps no Primary:SambaGPG package for the account
     STALE_CLEAR_TEXT = "stale_clear_text"  # the package belongs to an older password than unicodePwd
     KEY_MISSING = "key_missing"  # the OpenPGP key cannot open it
-    UNREADABLE = "unreadable"  # a blob is malformed
+    UNREADABLE = "unreadable"  # a blob, or what AD says of the account, is malformed or not shown
     TOO_LARGE = "too_large"  # the names do not fit an event
     NO_GROUPS = "no_groups"  # the DC does not say which groups the account is in: it may be an administrator's
+    HELD = (
+        "held"  # a file of the Windows hook cannot be read, or not be moved away: a scanner has it, or no right to it
+    )
+    NO_ACCOUNT = "no_account"  # AD does not show the account of the hook's record yet
+    QUARANTINED = "quarantined"  # a file of the hook that was moved away lies there still
+    HOOK_LOST = "hook_lost"  # the hook could not keep it: since LSASS started, and nothing brings it back
 
 
 REPAIRS: Mapping[PendingReason, str] = {
@@ -37,6 +43,10 @@ REPAIRS: Mapping[PendingReason, str] = {
     PendingReason.UNREADABLE: "report it: the DC stores the account's credentials in an unknown form",
     PendingReason.TOO_LARGE: "shorten the account's names in AD",
     PendingReason.NO_GROUPS: "a base search of the account on this DC must show tokenGroups: is a global catalog away?",
+    PendingReason.HELD: "exclude the hook's folder from virus scanners, and let the service read and move there",
+    PendingReason.NO_ACCOUNT: "let [source.hook] bind_user see the account; if it was deleted, nothing",
+    PendingReason.QUARANTINED: "see why in the log (record_quarantined); move good files back, delete the others",
+    PendingReason.HOOK_LOST: "have them changed again (`passrelay audit`); the count ends when the controller restarts",
 }
 
 
@@ -134,3 +144,9 @@ class Source(Protocol):
 
     def about(self) -> About:
         """What is known so far, from any thread; nobody is asked for it."""
+
+    def fault(self) -> str:
+        """Why nothing new comes although the source can be read, and the repair; empty: it comes. From any thread."""
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        """What waits outside the spool, and is none of its pending accounts. From any thread; it does not fail."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from passrelay_producer.sources import About, Memory, Page, Result
+from passrelay_producer.sources import About, Memory, Page, PendingReason, Result
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.hook_folder import ForeignError, HeldError, HookFolder, RecordName, Why
 from passrelay_producer.sources.hook_reader import HookReader
 from passrelay_producer.sources.hook_waits import Waits
 from passrelay_producer.sources.samba_scope import SambaScope
+from passrelay_producer.windows import registry
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.filter_settings import FilterSettings
@@ -54,6 +57,8 @@ class HookSource:
         self._page: Sequence[str] = ()
         """The files of the page that is being committed."""
         self._unread, self._unmoved = Waits(log), Waits(log)
+        self._reader: HookReader | None = None
+        """The last connection's."""
         self._done: set[str] = set()
         """Files that are durable in the spool, and still to be deleted."""
 
@@ -73,7 +78,7 @@ class HookSource:
         self._done |= set(memory.cursor().get(_TAKEN, "").split())
         with HookDirectory(self._settings) as directory:
             self._about = About("hook", domains=(directory.domain,), controller=directory.controller)
-            reader = HookReader(directory, memory, self._scope(directory), self._log)
+            reader = self._reader = HookReader(directory, memory, self._scope(directory), self._log)
             while not stop.is_set():
                 self._done = set(self._folder.delete(self._done))
                 quarantined: list[str] = []
@@ -101,6 +106,36 @@ class HookSource:
     def about(self) -> About:
         """Domain and controller as they were at the last connection."""
         return self._about
+
+    def fault(self) -> str:
+        """Why LSASS gives the hook no changes; what it gave before is taken all the same."""
+        return registry.hook_fault()
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        """Files that wait in the folder and lie in its quarantine, and what the hook has lost since LSASS started."""
+        found: Counter[PendingReason] = Counter()
+        with suppress(UnavailableError):  # `fault` says it
+            found[PendingReason.HOOK_LOST] = registry.hook_status().lost
+        with suppress(UnavailableError):  # the source is down, or the files are held
+            names, strangers = self._folder.names(filetime.now())
+            found[PendingReason.HELD] = sum(name in self._unmoved for name in strangers)
+            found.update(self._reasons(names))
+            found[PendingReason.QUARANTINED] = self._folder.quarantined()
+        return found
+
+    def _reasons(self, names: Sequence[RecordName]) -> Iterator[PendingReason]:
+        """Why each of the files waits that does."""
+        reader, held = self._reader, set[int]()
+        for name in names:
+            if name.name in self._done:
+                continue
+            if name.name in self._unread:
+                held.add(name.rid)
+            reason = None if reader is None else reader.why_waits(name.rid)
+            if name.rid in held or name.name in self._unmoved:
+                yield PendingReason.HELD
+            elif reason is not None:
+                yield reason
 
     def _records(
         self, directory: HookDirectory, reader: HookReader, quarantined: list[str]
@@ -144,6 +179,7 @@ class HookSource:
         except HeldError as error:
             self._unread.put(name.name, str(error), now)
         else:
+            self._unread.forget(name.name)
             return record
         return None
 

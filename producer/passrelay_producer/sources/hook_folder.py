@@ -86,6 +86,18 @@ class HookFolder:
             ) from None
         return sorted(taken), sorted(foreign)
 
+    def quarantined(self) -> int:
+        """How many files lie in quarantine. UnavailableError when that cannot be told."""
+        folder = self.path / QUARANTINE
+        try:
+            return sum(1 for _ in folder.iterdir())
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise UnavailableError(
+                f"[source.hook] folder {folder}: {error.strerror}: may this account read it?"
+            ) from None
+
     def read(self, name: RecordName) -> HookRecord | None:
         """The record; None when the file is gone. TornError, ForeignError, HeldError (try again)."""
         path = self.path / name.name

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from passrelay_producer.metadata import MetadataError
-from passrelay_producer.sources import AccountState, Excluded, Memory
+from passrelay_producer.sources import AccountState, Excluded, Memory, PendingReason
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.hook_folder import RecordName
 from passrelay_producer.sources.hook_version import version_of
@@ -45,6 +45,10 @@ class Content:
 class _WaitError(Exception):
     """This account's records cannot be taken now; the others go on."""
 
+    def __init__(self, why: str, reason: PendingReason = PendingReason.UNREADABLE) -> None:
+        super().__init__(why)
+        self.reason = reason
+
 
 class HookReader:
     """One connection's reader; UnavailableError when the controller does not answer."""
@@ -54,12 +58,17 @@ class HookReader:
         self._memory = memory
         self._scope = scope
         self._log = log
-        self._waiting: dict[int, float] = {}
-        """RIDs whose records wait, and until when."""
+        self._waiting: dict[int, tuple[float, PendingReason]] = {}
+        """RIDs whose records wait, until when, and why."""
 
     def waits(self, rid: int, now: float) -> bool:
         """The records of this account are not to be read yet; `now` is monotonic."""
-        return self._waiting.get(rid, now) > now
+        return rid in self._waiting and self._waiting[rid][0] > now
+
+    def why_waits(self, rid: int) -> PendingReason | None:
+        """Why the account could not be read when it was tried last; None when it could. From any thread."""
+        found = self._waiting.get(rid)
+        return None if found is None else found[1]
 
     def read(self, records: Sequence[tuple[RecordName, HookRecord]]) -> Content:
         """What these records mean; those of an account that cannot be read now are left out."""
@@ -82,6 +91,7 @@ class HookReader:
                 reading = readings[name.rid]
                 if reading is None:
                     content.without_account.append((name, self._nobody(name)))
+                    self._waiting.pop(name.rid, None)
                     continue
                 exclusion = self._scope.filter.exclusion(reading)
                 if exclusion is not None:
@@ -95,7 +105,7 @@ class HookReader:
                 content.names.append(name.name)
                 self._waiting.pop(name.rid, None)
             except _WaitError as error:
-                self._wait(name, str(error))
+                self._wait(name, error)
         content.accounts = list(states.values())
         return content
 
@@ -112,7 +122,7 @@ class HookReader:
         """Why the record is given up: nobody has its RID, for too long."""
         why = f"there is no account {self._sid(name.rid)} in {self._directory.domain}"
         if filetime.now() < name.filetime + NO_ACCOUNT_SECONDS * filetime.UNITS_PER_SECOND:
-            raise _WaitError(why)
+            raise _WaitError(why, PendingReason.NO_ACCOUNT)
         return why
 
     def _account(self, rid: int) -> Reading | None:
@@ -122,7 +132,8 @@ class HookReader:
         except GroupsError as error:
             raise _WaitError(
                 f"AD does not say whether the account is an administrator's (tokenGroups: {error}): let bind_user read "
-                "it, by Pre-Windows 2000 Compatible Access, and a global catalog be reached"
+                "it, by Pre-Windows 2000 Compatible Access, and a global catalog be reached",
+                PendingReason.NO_GROUPS,
             ) from None
         except UnreadableError:
             raise _WaitError("AD shows the account's attributes in an unknown form: report it") from None
@@ -155,13 +166,14 @@ class HookReader:
         except ValidationError:
             raise _WaitError("the account's names have characters that no event takes: rename it in AD") from None
         except EventError as error:
-            raise _WaitError(f"{error}: shorten the account's names in AD") from None
+            raise _WaitError(f"{error}: shorten the account's names in AD", PendingReason.TOO_LARGE) from None
         return event
 
-    def _wait(self, name: RecordName, why: str) -> None:
+    def _wait(self, name: RecordName, error: _WaitError) -> None:
         if name.rid not in self._waiting:
-            self._log.error(Action.RECORD_WAITS, file=name.name, why=why, repair="the file is then taken by itself")
-        self._waiting[name.rid] = time.monotonic() + WAIT_SECONDS
+            repair = "the file is then taken by itself"
+            self._log.error(Action.RECORD_WAITS, file=name.name, why=str(error), repair=repair)
+        self._waiting[name.rid] = (time.monotonic() + WAIT_SECONDS, error.reason)
 
 
 def _state(event: PasswordChanged, known: AccountState | None) -> AccountState:

@@ -15,6 +15,14 @@ class Waits:
         self._log = log
         self._until: dict[str, float] = {}
 
+    def __contains__(self, name: str) -> bool:
+        """It could not be used when it was tried last."""
+        return name in self._until
+
+    def forget(self, name: str) -> None:
+        """It could be used now."""
+        self._until.pop(name, None)
+
     def has(self, name: str, now: float) -> bool:
         """This file is not to be tried yet."""
         return self._until.get(name, now) > now

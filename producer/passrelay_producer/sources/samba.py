@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from passrelay_producer.sources import About, Excluded, Memory, Page, Result
+from passrelay_producer.sources import About, Excluded, Memory, Page, PendingReason, Result
 from passrelay_producer.sources.samba_cursor import Cursor, newest
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory
 from passrelay_producer.sources.samba_pulse import Pulse
@@ -144,6 +144,14 @@ class SambaSource:
     def about(self) -> About:
         """Domain and controller as they were at the last connection, and the keys as their file is now."""
         return replace(self._about, openpgp_fingerprints=self._key.fingerprints)
+
+    def fault(self) -> str:
+        """None beside those that reading meets."""
+        return ""
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        """Nothing: the spool has the pending accounts."""
+        return {}
 
     def _report_key(self) -> None:
         # Not fatal: passwords that cannot be opened wait as pending, and the order of events does not suffer.

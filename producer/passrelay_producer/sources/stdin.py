@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from passrelay_producer.filters import Filter
-from passrelay_producer.sources import About, Excluded, Memory, Page, Result
+from passrelay_producer.sources import About, Excluded, Memory, Page, PendingReason, Result
 from passrelay_producer.sources.stdin_line import ExcludedError, parse_line
 from passrelay_schemas import filetime, limits
 from passrelay_schemas.domain_settings import DomainSettings
@@ -133,6 +133,14 @@ class StdinSource:
     def about(self) -> About:
         """The domains of the configuration."""
         return About("stdin", domains=tuple(self._domains))
+
+    def fault(self) -> str:
+        """None beside those that reading meets."""
+        return ""
+
+    def waiting(self) -> Mapping[PendingReason, int]:
+        """Nothing: a line is taken or answered with its error."""
+        return {}
 
     def _read(self) -> None:
         # os.read, because a thread that hangs in sys.stdin.buffer would hold its lock when the process ends.

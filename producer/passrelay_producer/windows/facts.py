@@ -43,6 +43,17 @@ class HookStatus:
     slots_left: int | None = None
     """None before the hook has looked at its folder."""
 
+    def why_off(self, lsass: int) -> str:
+        """Why no change is captured, and the repair; empty: the LSASS of this process id (0: unknown) has the hook."""
+        if self.state == "refused":
+            return f"the hook refused to load ({self.reason}): repair that, then restart this controller"
+        if self.state == "loaded" and lsass in (0, self.process_id):  # it said so in this LSASS's life
+            return ""
+        return (
+            "LSASS has not loaded the hook since it started, no change is captured: restart this controller; after "
+            "that look at the event log (source passrelay-hook)"
+        )
+
 
 @dataclass(frozen=True)
 class DllFile:
@@ -118,8 +129,8 @@ class Facts:
 
     @property
     def loaded(self) -> bool:
-        """LSASS has the hook in it: it said so in this LSASS's life."""
-        return self.status.state == "loaded" and self.lsass in (0, self.status.process_id)
+        """LSASS has the hook in it."""
+        return not self.status.why_off(self.lsass)
 
     @property
     def loaded_dll(self) -> DllFile | None:

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from passrelay_producer.sources.hook_folder import QUARANTINE, HookFolder
-from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, STATUS_KEY, manager, packages, registry
-from passrelay_producer.windows.facts import DllFile, Facts, HookStatus, Role, Waiting
+from passrelay_producer.sources.hook_folder import HookFolder
+from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, manager, packages, registry
+from passrelay_producer.windows.facts import DllFile, Facts, Role, Waiting
 from passrelay_schemas import filetime, windows_acl
 from passrelay_schemas.errors import ConfigurationError, PassrelayError
 from passrelay_schemas.windows_acl import AccessList
@@ -37,11 +37,9 @@ def look(folder: Path | None, *, also: Path | None = None) -> Facts:
     """
     if sys.platform != "win32":
         raise ConfigurationError("this is not Windows: `passrelay producer windows` is for Windows domain controllers")
-    status = registry.values(STATUS_KEY)
     settings = registry.hook_settings()
     theirs = Path(settings.folder) if settings is not None and settings.folder else None
     where = folder or theirs
-    lsa = registry.values(LSA_KEY)
     return Facts(
         role=role(),
         build=sys.getwindowsversion().build,
@@ -49,20 +47,11 @@ def look(folder: Path | None, *, also: Path | None = None) -> Facts:
         elevated=_elevated(),
         domain_sid=_domain_sid(),
         protected=registry.run_as_ppl(),
-        packages=packages.parse(*lsa.get(PACKAGES, (None, 0))),
-        lsass=registry.number(lsa, "LsaPid"),
+        packages=packages.parse(*registry.values(LSA_KEY).get(PACKAGES, (None, 0))),
+        lsass=registry.lsass(),
         settings=settings,
         configured=folder,
-        status=HookStatus(
-            state=registry.text(status, "State"),
-            version=registry.text(status, "Version"),
-            reason=registry.text(status, "Reason"),
-            process_id=registry.number(status, "ProcessId"),
-            lost=registry.number(status, "Lost"),
-            last_lost_rid=registry.number(status, "LastLostRid"),
-            last_lost_reason=registry.text(status, "LastLostReason"),
-            slots_left=registry.number(status, "SlotsLeft") if "SlotsLeft" in status else None,
-        ),
+        status=registry.hook_status(),
         dll=dll_file(system_folder() / DLL),
         replaced=next((dll_file(path) for path in replaced_files()), None),
         service=manager.look(),
@@ -110,9 +99,8 @@ def waiting(*folders: Path | None) -> Waiting:
         for folder in {registry.normal(folder): folder for folder in folders if folder is not None}.values():
             names, _strangers = HookFolder(folder).names(now)
             calls += [name.filetime for name in names]
-            quarantine = folder / QUARANTINE
-            quarantined += len(list(quarantine.iterdir())) if quarantine.is_dir() else 0
-    except (PassrelayError, OSError) as error:
+            quarantined += HookFolder(folder).quarantined()
+    except PassrelayError as error:
         return Waiting(fault=str(error))
     oldest = (now - min(calls)) / filetime.UNITS_PER_SECOND if calls else 0
     return Waiting(len(calls), max(0.0, oldest), quarantined)

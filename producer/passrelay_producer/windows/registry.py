@@ -11,8 +11,8 @@ import sys
 from pathlib import PurePath
 from typing import Any
 
-from passrelay_producer.windows import LSA_KEY, POLICY_KEY, SETTINGS_KEY
-from passrelay_producer.windows.facts import HookSettings
+from passrelay_producer.windows import LSA_KEY, POLICY_KEY, SETTINGS_KEY, STATUS_KEY
+from passrelay_producer.windows.facts import HookSettings, HookStatus
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 
 Values = dict[str, tuple[Any, int]]
@@ -53,6 +53,41 @@ def hook_settings() -> HookSettings | None:
         domain_sid=text(found, "DomainSid"),
         folder=text(found, "Folder"),
     )
+
+
+def hook_status() -> HookStatus:
+    """What the DLL said since it was loaded; empty when it was not. UnavailableError."""
+    found = values(STATUS_KEY)
+    return HookStatus(
+        state=text(found, "State"),
+        version=text(found, "Version"),
+        reason=text(found, "Reason"),
+        process_id=number(found, "ProcessId"),
+        lost=number(found, "Lost"),
+        last_lost_rid=number(found, "LastLostRid"),
+        last_lost_reason=text(found, "LastLostReason"),
+        slots_left=number(found, "SlotsLeft") if "SlotsLeft" in found else None,
+    )
+
+
+def hook_fault() -> str:
+    """Why LSASS gives the hook no changes, or why that cannot be told; empty when it does, and where no Windows is."""
+    if sys.platform != "win32":
+        return ""
+    try:
+        return hook_status().why_off(lsass())
+    except UnavailableError:
+        return (
+            f"whether LSASS has loaded the hook cannot be told: the service may not read HKLM\\{STATUS_KEY}: run "
+            "`passrelay producer windows install --yes` again"
+        )
+
+
+def lsass() -> int:
+    """LSASS's process id; 0 when Windows does not tell."""
+    with contextlib.suppress(UnavailableError):
+        return number(values(LSA_KEY), "LsaPid")
+    return 0
 
 
 def run_as_ppl() -> int:
