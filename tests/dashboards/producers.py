@@ -150,7 +150,7 @@ def _own() -> list[models.Panel]:
         number(
             About(
                 "Source",
-                "Down: the domain controller cannot be read, so nothing is captured there.",
+                "Down: nothing is captured there: the controller cannot be read, or has not loaded the Windows hook.",
                 [Query(f"min(passrelay_source_up{{{_HOST}}})")],
                 steps=[("red", None), ("green", 1)],
                 words=UP,
@@ -210,7 +210,7 @@ def _own() -> list[models.Panel]:
         number(
             About(
                 "Cannot be captured",
-                "Accounts whose newest password cannot be read now.",
+                "Accounts, or records of the Windows hook, whose password cannot be captured now.",
                 [Query(f"sum(passrelay_capture_pending{{{_HOST}}})")],
                 steps=NONE_IS_BETTER,
                 runbooks=["PassrelayCapturePending"],

@@ -1,0 +1,222 @@
+"""What a hook's source says from any thread: that the hook is off, which files wait or lie aside, what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from passrelay_producer.news import Newsroom
+from passrelay_producer.sources import REPAIRS, PendingReason
+from passrelay_producer.sources.hook import HookSource
+from passrelay_producer.sources.samba_account import GroupsError, UnreadableError
+from passrelay_producer.windows import LSA_KEY, STATUS_KEY, registry
+from passrelay_producer.windows.registry import Values
+from passrelay_schemas import filetime
+from passrelay_schemas import news as documents
+from passrelay_schemas.errors import UnavailableError
+from passrelay_schemas.filetime import UNITS_PER_SECOND
+from passrelay_schemas.keyring import Keyring
+from passrelay_schemas.logs import Log
+from tests.unit.hook_records import RID, hook_record, name, put
+from tests.unit.test_capture import ListedSource, actions
+from tests.unit.test_capture import Rig as CaptureRig
+from tests.unit.test_capture import rig as capture_rig
+from tests.unit.test_hook_source import CALL, KEY, Rig, rig
+from tests.unit.test_hook_waits import Clock, clock, held
+from tests.unit.test_samba_change import GUID, READING
+
+__all__ = ["capture_rig", "clock", "held", "rig"]  # fixtures
+
+LOADED: Values = {"State": ("loaded", 1), "ProcessId": (700, 4), "Lost": (0, 4)}
+Keys = dict[str, Values | Exception]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """A Windows whose LSASS has loaded the hook; its registry may be changed, or refuse."""
+    found: Keys = {STATUS_KEY: dict(LOADED), LSA_KEY: {"LsaPid": (700, 4)}}
+
+    def values(path: str) -> Values:
+        content = found.get(path, {})
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    monkeypatch.setattr(registry, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(registry, "values", values)
+    return found
+
+
+def waiting(source: HookSource) -> dict[str, int]:
+    return {reason.value: count for reason, count in source.waiting().items() if count}
+
+
+# -- the hook is off ---------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_hook_is_no_fault_also_where_windows_does_not_tell_lsass_number(rig: Rig, windows: Keys) -> None:
+    assert rig.source().fault() == ""
+    windows[LSA_KEY] = {}
+    assert rig.source().fault() == ""
+    windows[LSA_KEY] = UnavailableError("denied")
+    assert rig.source().fault() == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ({}, "LSASS has not loaded the hook since it started"),
+        (LOADED | {"ProcessId": (4711, 4)}, "LSASS has not loaded the hook since it started"),
+        (LOADED | {"State": ("refused", 1), "Reason": ("no folder", 1)}, "the hook refused to load (no folder)"),
+        (UnavailableError("denied"), "cannot be told"),
+    ],
+)
+def test_a_hook_that_is_off_is_a_fault_and_what_lies_there_is_taken_all_the_same(
+    rig: Rig, windows: Keys, status: Values | Exception, told: str
+) -> None:
+    windows[STATUS_KEY] = status
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    source = rig.source()
+    rig.drain(source)
+    assert told in source.fault()
+    assert (len(rig.spool.events), rig.files()) == (1, [])
+
+
+def test_elsewhere_than_on_windows_there_is_no_hook_to_be_off(rig: Rig) -> None:
+    assert (rig.source().fault(), waiting(rig.source())) == ("", {})
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+def test_a_held_file_counts_with_those_behind_it_until_it_is_taken(rig: Rig, clock: Clock, held: set[str]) -> None:
+    rig.controller.add(2000)
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    put(rig.folder, hook_record(KEY), filetime=CALL + 1, sequence=2)
+    put(rig.folder, hook_record(KEY, rid=2000), filetime=CALL + 2, rid=2000)
+    (rig.folder / "desktop.ini").touch()
+    held |= {name(CALL), "desktop.ini"}
+    source = rig.source()
+    rig.drain(source)
+    assert waiting(source) == {"held": 3}
+    clock.now += 61  # its time is over, and nobody has tried it again
+    assert waiting(source) == {"held": 3}
+    held.clear()
+    rig.drain(source)
+    assert waiting(source) == {"quarantined": 1}  # desktop.ini
+    (rig.folder / "quarantine" / "desktop.ini").unlink()
+    assert waiting(source) == {}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (None, "no_account"),
+        (UnreadableError("ValueError"), "unreadable"),
+        (GroupsError("it shows none"), "no_groups"),
+    ],
+)
+def test_records_of_an_account_that_waits_count_by_why_until_they_are_taken_or_gone(
+    rig: Rig, clock: Clock, trouble: Exception | None, reason: str
+) -> None:
+    if isinstance(trouble, GroupsError):
+        rig.controller.tokens[GUID] = trouble
+    elif trouble is None:
+        rig.controller.accounts.clear()
+    else:
+        rig.controller.accounts[RID] = trouble
+    now = filetime.now() - UNITS_PER_SECOND
+    first = put(rig.folder, hook_record(KEY), filetime=now)
+    put(rig.folder, hook_record(KEY), filetime=now + 1, sequence=2)
+    source = rig.source()
+    rig.drain(source)
+    assert waiting(source) == {reason: 2}
+    put(rig.folder, hook_record(KEY), filetime=now + 2, sequence=3)
+    assert waiting(source) == {reason: 3}, "one that came later waits too"
+    first.unlink()
+    assert waiting(source) == {reason: 2}
+    rig.controller.tokens.clear()
+    rig.controller.accounts[RID] = READING
+    clock.now += 61
+    rig.drain(source)
+    assert (waiting(source), len(rig.spool.events)) == ({}, 2)
+
+
+def test_what_was_moved_away_counts_until_a_person_has_taken_it_away(rig: Rig) -> None:
+    (rig.folder / name(CALL)).write_bytes(b"torn")
+    put(rig.folder, hook_record(KEY, rid=4711), filetime=CALL, rid=4711)
+    source = rig.source()
+    rig.drain(source)
+    assert waiting(source) == waiting(rig.source()) == {"quarantined": 2}  # also after a restart
+    for path in (rig.folder / "quarantine").iterdir():
+        path.unlink()
+    assert waiting(source) == {}
+
+
+def test_a_folder_that_is_away_and_a_registry_that_refuses_count_nothing(rig: Rig, windows: Keys) -> None:
+    rig.settings = rig.settings.model_copy(update={"folder": rig.folder / "missing"})
+    windows[STATUS_KEY] = LOADED | {"Lost": (3, 4)}
+    assert waiting(rig.source()) == {"hook_lost": 3}
+    windows[STATUS_KEY] = UnavailableError("denied")
+    assert waiting(rig.source()) == {}
+
+
+def test_a_file_that_is_in_the_spool_and_cannot_be_deleted_does_not_wait(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    source = rig.source()
+    monkeypatch.setattr(type(rig.folder), "unlink", _refuse)
+    rig.drain(source)
+    assert (len(rig.spool.events), len(rig.files()), waiting(source)) == (1, 1, {})
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise PermissionError(13, "a scanner holds it")
+
+
+def test_every_reason_has_its_repair() -> None:
+    assert set(REPAIRS) == set(PendingReason)
+
+
+# -- who tells it ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+def test_a_fault_is_told_by_health_and_logged_once_and_so_is_its_end(capture_rig: CaptureRig, log: list[Any]) -> None:
+    source = ListedSource()
+    capture = capture_rig.capture(source)
+    capture.report_fault()
+    assert (capture.source_is_up, capture.troubles(), log) == (True, [], [])
+    for source.trouble in ("off", "off", "refused"):
+        capture.report_fault()
+        assert (capture.source_is_up, capture.troubles()) == (False, [f"source: {source.trouble}"])
+    source.trouble = ""
+    capture.report_fault()
+    assert capture.source_is_up
+    assert actions(log) == ["source_down", "source_down", "source_up"]
+    assert [entry.get("why") for entry in log] == ["off", "refused", None]
+
+
+def test_page_and_news_count_what_waits_outside_the_spool(capture_rig: CaptureRig) -> None:
+    source = ListedSource()
+    source.outside = {PendingReason.QUARANTINED: 2, PendingReason.HELD: 0}
+    metrics = type(capture_rig.metrics)(capture_rig.spool, source.waiting)
+    of = metrics.registry.get_sample_value
+    found = {reason: of("passrelay_capture_pending", {"reason": reason}) for reason in ("quarantined", "held")}
+    assert found == {"quarantined": 2, "held": 0}
+    newsroom = Newsroom(
+        source, capture_rig.spool, capture_rig.identity, metrics=metrics, source_is_up=lambda: True, log=Log("test")
+    )
+    raw = newsroom.write()
+    assert raw is not None
+    assert documents.decode(raw, Keyring(capture_rig.enrolment.consumer_keys)).pending == {"quarantined": 2}
