@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import structlog
 
 from passrelay_producer.news import Newsroom
+from passrelay_producer.service import Service
 from passrelay_producer.sources import REPAIRS, PendingReason
 from passrelay_producer.sources.hook import HookSource
 from passrelay_producer.sources.samba_account import GroupsError, UnreadableError
-from passrelay_producer.windows import LSA_KEY, STATUS_KEY, registry
+from passrelay_producer.windows import LSA_KEY, STATUS_KEY, machine, registry
+from passrelay_producer.windows.facts import Waiting
 from passrelay_producer.windows.registry import Values
 from passrelay_schemas import filetime
 from passrelay_schemas import news as documents
@@ -21,6 +24,7 @@ from passrelay_schemas.errors import UnavailableError
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Log
+from passrelay_schemas.settings import ProducerSettings
 from tests.unit.hook_records import RID, hook_record, name, put
 from tests.unit.test_capture import ListedSource, actions
 from tests.unit.test_capture import Rig as CaptureRig
@@ -112,6 +116,18 @@ def test_a_held_file_counts_with_those_behind_it_until_it_is_taken(rig: Rig, clo
     assert waiting(source) == {}
 
 
+def test_a_file_that_is_let_go_counts_by_what_keeps_it_then(rig: Rig, clock: Clock, held: set[str]) -> None:
+    put(rig.folder, hook_record(KEY), filetime=CALL)
+    held.add(name(CALL))
+    source = rig.source()
+    rig.drain(source)
+    held.clear()
+    rig.controller.tokens[GUID] = GroupsError("it shows none")
+    clock.now += 61
+    rig.drain(source)
+    assert waiting(source) == {"no_groups": 1}
+
+
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -149,6 +165,7 @@ def test_records_of_an_account_that_waits_count_by_why_until_they_are_taken_or_g
 def test_what_was_moved_away_counts_until_a_person_has_taken_it_away(rig: Rig) -> None:
     (rig.folder / name(CALL)).write_bytes(b"torn")
     put(rig.folder, hook_record(KEY, rid=4711), filetime=CALL, rid=4711)
+    assert machine.waiting(rig.folder) == Waiting(2, ANY, 0), "there is no quarantine yet"
     source = rig.source()
     rig.drain(source)
     assert waiting(source) == waiting(rig.source()) == {"quarantined": 2}  # also after a restart
@@ -173,6 +190,10 @@ def test_a_file_that_is_in_the_spool_and_cannot_be_deleted_does_not_wait(
     monkeypatch.setattr(type(rig.folder), "unlink", _refuse)
     rig.drain(source)
     assert (len(rig.spool.events), len(rig.files()), waiting(source)) == (1, 1, {})
+    rig.controller.tokens[GUID] = GroupsError("it shows none")
+    put(rig.folder, hook_record(KEY), filetime=CALL + 1, sequence=2)
+    rig.drain(source)
+    assert waiting(source) == {"no_groups": 1}, "only the later one of the same account"
 
 
 def _refuse(*_: Any, **__: Any) -> None:
@@ -220,3 +241,17 @@ def test_page_and_news_count_what_waits_outside_the_spool(capture_rig: CaptureRi
     raw = newsroom.write()
     assert raw is not None
     assert documents.decode(raw, Keyring(capture_rig.enrolment.consumer_keys)).pending == {"quarantined": 2}
+
+
+def test_a_service_shows_and_logs_what_its_source_says(capture_rig: CaptureRig, log: list[Any]) -> None:
+    source = ListedSource()
+    source.trouble, source.outside = "off", {PendingReason.HOOK_LOST: 2}
+    given = {"broker": {"url": "amqp://127.0.0.1/"}, "source": {"stdin": {}}}
+    keys = {"directory": capture_rig.enrolment.producer_keys("dc1")}
+    settings = ProducerSettings.model_validate(given | {"keys": keys})
+    service = Service(settings, capture_rig.spool, source, Log("test"))
+    service._housekeep()
+    assert actions(log) == ["source_down"]
+    assert service.health().ready() == ["source: off"]
+    of = service._metrics.registry.get_sample_value
+    assert of("passrelay_capture_pending", {"reason": "hook_lost"}) == 2
