@@ -37,8 +37,9 @@ class HookSourceSettings(Section):
     folder: Path
     """Where the hook writes: its registry value Folder. What is not the hook's is moved to `quarantine` in it."""
     controller: Annotated[str, AfterValidator(ldap_url)]
-    """This domain controller itself: ldaps://HOST[:PORT], or ldap://HOST[:PORT] with StartTLS. Another one may not know
-    the change yet."""
+    """This domain controller itself: ldaps://HOST[:PORT], or ldap://HOST[:PORT] with StartTLS; HOST may be an alias or
+    an address. Another one may not know the change yet: when the first part of the dnsHostName of what answers is not
+    this machine's host name, the producer ends."""
     ca_file: Path
     """PEM file with the CA that signed its certificate; nothing else is trusted."""
     bind_user: Annotated[str, Field(min_length=1)]

@@ -16,6 +16,7 @@ from passrelay_ops.cli import app
 from passrelay_ops.doctor import windows
 from passrelay_ops.doctor.catalogue import CHECKS
 from passrelay_ops.doctor.examination import Examination
+from passrelay_ops.doctor.host import HostFile
 from passrelay_producer.windows import ACCOUNT, HOOK
 from passrelay_producer.windows.facts import (
     Facts,
@@ -65,7 +66,7 @@ def test_a_good_controller_has_only_good_rows_and_says_which_dll_is_loaded() -> 
     assert {row.result for row in rows.values()} == {Result.OK}
     assert OLD.version in rows["windows.loaded"].detail
     assert OLD.sha256 in rows["windows.loaded"].detail
-    assert set(rows) == set(windows.ids()) <= set(CHECKS)
+    assert {*rows, windows.CONTROLLER} == set(windows.ids()) <= set(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,6 @@ def test_a_hook_producers_file_on_another_system_leaves_windows_checks_unknown()
     examination = Examination([], None, lambda _: None)
     hook = _settings().source.hook
     assert hook is not None
-    examination._windows("producer.toml", hook, None)
+    examination._windows(HostFile(Path("producer.toml"), "producer", None, []), hook, None)
     assert [row.id for row in examination.rows] == list(windows.ids())
     assert {row.result for row in examination.rows} == {Result.UNKNOWN}

@@ -59,11 +59,18 @@ class WindowsPython:
             control = r"HKLM\SYSTEM\CurrentControlSet\Control"
             self._tool("reg", "add", control, "/v", "ServicesPipeTimeout", "/t", "REG_SZ", "/d", str(_SERVICE_MS), "/f")
             self._tool("winecfg", "-v", "win10")
+            # The prefix may be another run's, and what the DLL says of itself is gone after a restart of Windows only.
+            self._tool("reg", "delete", r"HKLM\SOFTWARE\passrelay", "/f", check=False)
             self.wine.restart()
             # Starts wine's services, which inherit these outputs, and would keep a pipe open.
             self._tool("wineboot")
         finally:
             os.umask(before)
+
+    def name_host(self, name: str) -> None:
+        """What Windows' programs are told that this machine is called."""
+        parameters = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
+        self._tool("reg", "add", parameters, "/v", "Hostname", "/t", "REG_SZ", "/d", name, "/f")
 
     def stop(self) -> None:
         """End everything of the prefix."""
@@ -105,10 +112,10 @@ class WindowsPython:
         """System32."""
         return self.wine.prefix / "drive_c" / "windows" / "system32"
 
-    def _tool(self, *command: str) -> None:
+    def _tool(self, *command: str, check: bool = True) -> None:
         with (self._folder / "tools.log").open("ab") as sink:
             subprocess.run(
-                [self.wine.program, *command], env=self.environment, input=b"\n", stdout=sink, stderr=sink, check=True
+                [self.wine.program, *command], env=self.environment, input=b"\n", stdout=sink, stderr=sink, check=check
             )
 
 

@@ -96,6 +96,8 @@ def status(config: ProducerConfig = _CONFIG, as_json: AsJson = False) -> None:
         settings = _settings(config)
         facts = machine.look(_records(settings))
         rows = checks.rows(str(config), facts, producer=None if settings is None else _producer(settings))
+        if settings is not None and settings.source.hook is not None:
+            rows.append(checks.controller(str(config), facts, settings.source.hook))
         report["facts"] = _described(facts)
         report["checks"] = [row.document() for row in rows]
         for row in rows:

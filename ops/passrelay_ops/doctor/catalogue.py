@@ -65,6 +65,10 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "windows.service": ("the service runs, under its own account, and starts with Windows", "as it says"),
     "windows.records": ("no record has waited in the folder for ten minutes", "producer.log says why"),
     "windows.quarantine": ("no record is in quarantine", "producer.log says why"),
+    "windows.controller": (
+        "look-ups reach this controller itself, and no other; `bind_user` logs in",
+        "correct `[source.hook] controller`, or as it says",
+    ),
     "producer.socket": ("Samba's private socket gives the rights of the system", "run as root on a running controller"),
     "producer.domain": ("the controller's domain stands in [[domain]]", "correct the name"),
     "producer.filter": (

@@ -158,7 +158,7 @@ class Examination:
             else:
                 self.rows += [Row(check, subject, Result.UNKNOWN, "config.source failed") for check in samba.ids()]
         if settings.source.hook is not None:
-            self._windows(subject, settings.source.hook, keys)
+            self._windows(file, settings.source.hook, keys)
         if not file.good("spool"):
             self.rows += [Row(check, subject, Result.UNKNOWN, "config.spool failed") for check in spool.IDS]
             return
@@ -171,7 +171,8 @@ class Examination:
             if key.producer is not None:
                 self._stopped[key.producer] = failed[0]
 
-    def _windows(self, subject: str, hook: HookSourceSettings, keys: Keyring | None) -> None:
+    def _windows(self, file: HostFile, hook: HookSourceSettings, keys: Keyring | None) -> None:
+        subject = file.subject
         try:
             facts = windows.look(hook)
         except PassrelayError as error:
@@ -180,6 +181,10 @@ class Examination:
             return
         mine = [key.producer for key in keys.documents(KeyUse.SIGNING) if keys.has_private(key)] if keys else []
         self.rows += windows.rows(subject, facts, producer=mine[-1] if mine else None)
+        if file.good("source"):
+            self.rows.append(windows.controller(subject, facts, hook))
+        else:
+            self.rows.append(Row(windows.CONTROLLER, subject, Result.UNKNOWN, "config.source failed"))
 
     def _idm(self, file: HostFile, idm: IdmSettings, domains: Sequence[DomainSettings]) -> None:
         seen = (idm, tuple(domain.search_base for domain in domains))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from passrelay_ops.check import Result, Row
+from passrelay_producer.sources.hook_directory import HookDirectory, RefusedError
 from passrelay_producer.windows import ACCOUNT, HOOK, SERVICE, machine, packages, registry
 from passrelay_producer.windows.facts import Facts, Role, ServiceState
 from passrelay_producer.windows.manager import LOGON_REPAIR, why_not
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
 from passrelay_schemas.source_settings import HookSourceSettings
 from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strangers
 
+CONTROLLER = "windows.controller"
 LONGEST_WAIT_SECONDS = 600
 _INSTALL = "`passrelay producer windows install --yes`"
 _NO_LOGON = 1069
@@ -27,11 +30,11 @@ def look(hook: HookSourceSettings) -> Facts:
 
 def ids() -> tuple[str, ...]:
     """The checks of a Windows domain controller."""
-    return tuple(_CHECKS)
+    return (*_CHECKS, CONTROLLER)
 
 
 def rows(subject: str, facts: Facts, *, producer: str | None) -> list[Row]:
-    """Every check; `producer` is the name of this host's signing key, None when it has none."""
+    """What the machine's facts tell; `producer` is the name of this host's signing key, None when it has none."""
     if facts.role is not Role.WRITABLE:
         detail = f"this is {facts.role}: no password is changed here"
         first = Row("windows.role", subject, Result.FAIL, detail, "install on the writable domain controllers")
@@ -43,6 +46,22 @@ def rows(subject: str, facts: Facts, *, producer: str | None) -> list[Row]:
         if failed is not None and found[check].result is Result.FAIL:
             found[check] = Row(check, subject, Result.UNKNOWN, f"{failed} failed; {found[check].detail}")
     return list(found.values())
+
+
+def controller(subject: str, facts: Facts, hook: HookSourceSettings) -> Row:
+    """Look-ups go to this machine: another controller shows the version before this one's change. It logs in there."""
+    if facts.role is not Role.WRITABLE:
+        return Row(CONTROLLER, subject, Result.UNKNOWN, "windows.role failed")
+    try:
+        with HookDirectory(hook) as directory:
+            return Row(CONTROLLER, subject, Result.OK, f"{hook.controller} is {directory.controller}")
+    except (ConfigurationError, RefusedError) as error:
+        result, text = Result.FAIL, str(error)
+    except UnavailableError as error:
+        # It may be starting; the service waits for it too.
+        result, text = Result.UNKNOWN, str(error)
+    what, _, repair = text.rpartition(": ")
+    return Row(CONTROLLER, subject, result, what, repair)
 
 
 def hook_key(subject: str, producers: list[str], documents: list[KeyDocument]) -> Row:

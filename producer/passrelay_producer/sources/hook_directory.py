@@ -5,20 +5,32 @@ Nothing secret is asked for: the passwords are in the hook's records.
 
 from __future__ import annotations
 
+import socket
 import ssl
+import sys
 from typing import Self
 from urllib.parse import urlsplit
 
 import ldap3
-from ldap3.core.exceptions import LDAPException
+from ldap3.core.exceptions import LDAPException, LDAPInvalidCredentialsResult
 
 from passrelay_producer.sources.samba_account import VERSIONED, sid_text
 from passrelay_producer.sources.samba_directory import SambaDirectory
-from passrelay_schemas.errors import UnavailableError
+from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.source_settings import HookSourceSettings
 
 _PORTS = {"ldaps": 636, "ldap": 389}
+
+
+def own_host() -> str | None:
+    """This Windows machine's host name; None elsewhere, where only tests look a controller up."""
+    # There it is GetComputerNameEx's ComputerNamePhysicalDnsHostname: whole, where NetBIOS ends after 15 characters.
+    return socket.gethostname() if sys.platform == "win32" else None
+
+
+class RefusedError(UnavailableError):
+    """The controller answers, and does not let bind_user in."""
 
 
 class _PinnedTls(ldap3.Tls):
@@ -34,7 +46,10 @@ class _PinnedTls(ldap3.Tls):
 
 
 class HookDirectory(SambaDirectory):
-    """One bound connection. UnavailableError when the controller does not answer; ConfigurationError: password file."""
+    """One bound connection.
+
+    UnavailableError when the controller does not answer; ConfigurationError: its files, or another controller.
+    """
 
     repair = "is it this domain controller, and are bind_user and its password right?"
     attributes = (*VERSIONED, "msDS-KeyVersionNumber")
@@ -44,11 +59,16 @@ class HookDirectory(SambaDirectory):
         self._where = settings.controller
         parts = urlsplit(settings.controller)
         self._secure = parts.scheme == "ldaps"
+        try:
+            tls = _PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file))
+        except LDAPException:
+            why = f"[source.hook] ca_file {settings.ca_file}: no such file: correct its path"
+            raise ConfigurationError(why) from None
         server = ldap3.Server(
             parts.hostname or "",
             port=parts.port or _PORTS[parts.scheme],
             use_ssl=self._secure,
-            tls=_PinnedTls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(settings.ca_file)),
+            tls=tls,
             get_info=ldap3.NONE,
             connect_timeout=settings.timeout_seconds,
         )
@@ -68,6 +88,7 @@ class HookDirectory(SambaDirectory):
         """Open, bind, and learn which domain this is."""
         super().__enter__()
         try:
+            self._check_own()
             values = self._base(self.base_dn, ["objectSid"])
             with self._explained("read the domain's SID"):
                 self.domain_sid = sid_text(values["objectSid"][0])
@@ -76,10 +97,32 @@ class HookDirectory(SambaDirectory):
             raise
         return self
 
+    def _check_own(self) -> None:
+        """Each controller dates and counts changes as they came to it: another one may not have this machine's yet."""
+        own = own_host()
+        if own is None:
+            return
+        if self.controller is None:
+            raise UnavailableError(f"{self._where}: it does not say its dnsHostName: {self.repair}")
+        if _host(self.controller) != _host(own):
+            raise ConfigurationError(
+                f"[source.hook] controller {self._where} is {self.controller}, this machine is {own}: name this domain "
+                "controller itself"
+            )
+
     def _open(self) -> None:
         self._connection.open(read_server_info=False)
         if not self._secure and not self._connection.start_tls(read_server_info=False):
             raise UnavailableError(f"{self._where}: it refuses StartTLS: give it a certificate, or use ldaps://")
-        self._connection.bind(read_server_info=False)
+        try:
+            self._connection.bind(read_server_info=False)
+        except LDAPInvalidCredentialsResult:
+            why = f"{self._where}: it does not let bind_user in: correct bind_user or its password"
+            raise RefusedError(why) from None
         if not self._connection.bound:
             raise LDAPException("the bind was refused")
+
+
+def _host(name: str) -> str:
+    """Names of one domain differ in their first label; suffixes may not be the domain's."""
+    return name.partition(".")[0].casefold()
