@@ -91,7 +91,6 @@ class HookReader:
                 reading = readings[name.rid]
                 if reading is None:
                     content.without_account.append((name, self._nobody(name)))
-                    self._waiting.pop(name.rid, None)
                     continue
                 exclusion = self._scope.filter.exclusion(reading)
                 if exclusion is not None:
