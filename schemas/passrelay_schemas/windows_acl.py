@@ -35,6 +35,9 @@ READ = _GENERIC_ALL | _GENERIC_READ | _WRITE_DAC | _WRITE_OWNER | _READ_DATA
 CREATE = _GENERIC_ALL | _GENERIC_WRITE | _WRITE_DAC | _WRITE_OWNER | _WRITE_DATA
 """Rights that make a new file in a folder, or lead to it."""
 
+CONTROL = _GENERIC_ALL | _WRITE_DAC | _WRITE_OWNER
+"""Rights that lead to any other, later too."""
+
 
 @dataclass(frozen=True)
 class Grant:

@@ -16,6 +16,7 @@ from passrelay_producer.windows import folders, machine
 from passrelay_producer.windows.facts import Facts, Role
 from passrelay_producer.windows.folders import FolderFacts
 from passrelay_producer.windows.hands import WindowsHands
+from passrelay_schemas.errors import SafetyError
 from passrelay_schemas.source_settings import SpoolSettings
 
 ENVIRONMENT = {
@@ -61,20 +62,50 @@ def test_its_own_is_what_it_marked_or_what_was_free(path: str) -> None:
     assert "make a folder .passrelay in it" in why
 
 
+def test_a_link_or_a_folder_that_belongs_to_others_is_never_passrelays() -> None:
+    # Anybody may make folders in ProgramData, with the mark in them too.
+    path = Path(r"C:\ProgramData\passrelay")
+    for free, marked in ((True, False), (False, True)):
+        found = FolderFacts(path, free=free, marked=marked, others=["LAB\\bob"])
+        assert "belongs to others (LAB\\bob)" in folders.why_not(found, OCCUPIED)
+        assert "is a link" in folders.why_not(FolderFacts(path, free=free, marked=marked, link=True), OCCUPIED)
+
+
 def test_the_mark_holds_for_all_below_it(tmp_path: Path) -> None:
     base = tmp_path / "passrelay"
     assert folders.look(base) == FolderFacts(base, free=True, marked=False)
     base.mkdir()
     assert folders.look(base).free
-    (base / "spool").mkdir()
-    assert folders.look(base) == FolderFacts(base, free=False, marked=False)
     WindowsHands().mark_folder(base)
+    assert folders.look(base) == FolderFacts(base, free=False, marked=True)
     WindowsHands().mark_folder(base)
     assert folders.look(base).marked
     assert folders.look(base / "spool" / "deeper").marked
     assert not folders.look(tmp_path).marked
     (base / "file").touch()
     assert not folders.look(base / "file").free, "what cannot be looked into is another's"
+
+
+def test_a_mark_that_belongs_to_others_or_leads_elsewhere_is_none(tmp_path: Path) -> None:
+    base = tmp_path / "passrelay"
+    (base / folders.MARK).mkdir(parents=True)
+    assert folders.look(base).marked
+    theirs = folders.look(base, lambda path: ["bob"] if path.name == folders.MARK else [])
+    assert not theirs.marked
+    assert theirs.others == ()
+    assert folders.look(base, lambda path: ["bob"] if path == base else []).others == ("bob",)
+    (base / folders.MARK).rename(tmp_path / "elsewhere")
+    (base / folders.MARK).symlink_to(tmp_path / "elsewhere")
+    assert not folders.look(base).marked
+    (tmp_path / "link").symlink_to(base)
+    assert folders.look(tmp_path / "link").link
+
+
+def test_what_came_into_a_folder_while_it_was_closed_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "producer.toml").touch()
+    with pytest.raises(SafetyError, match="while it was closed"):
+        WindowsHands().mark_folder(tmp_path)
+    assert not folders.look(tmp_path).marked
 
 
 def test_only_folders_that_lie_in_no_other_need_a_mark() -> None:

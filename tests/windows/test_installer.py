@@ -6,6 +6,8 @@ wine is no domain controller, and keeps access lists as mode bits: who else may 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.windows.hook_build import Built
 from tests.windows.windows_python import WindowsPython
 from tests.windows.wine import windows_path
 
+_SOMEBODY = 65534
 WINDOWS_OWN = ["rassfm", "scecli", "passhook"]
 _SHOW = """
 import json, winreg
@@ -226,6 +229,28 @@ def test_a_folder_with_other_things_is_neither_closed_nor_deleted(controller: Co
     controller.config.unlink()
     controller.passrelay("producer", "windows", "remove", "--remove-data", "--yes")
     assert not controller.folder.exists()
+
+
+@pytest.mark.parametrize("planted", ["nothing", "mark", "mark in an own folder"])
+def test_a_folder_that_somebody_else_has_made_is_not_taken_over(controller: Controller, planted: str) -> None:
+    """As anybody may in ProgramData, before the first installation."""
+    mark = controller.folder / ".passrelay"
+    controller.folder.mkdir(mode=0o755)
+    if planted != "nothing":
+        mark.mkdir(mode=0o755)
+        os.chown(mark, _SOMEBODY, _SOMEBODY)
+    if planted != "mark in an own folder":
+        os.chown(controller.folder, _SOMEBODY, _SOMEBODY)
+    for command in (["install"], ["remove", "--remove-data"]):
+        refused = controller.passrelay("producer", "windows", *command, "--yes", check=False)
+        assert controller.python.exit_code == 4
+        why = "was there before passrelay" if planted == "mark in an own folder" else "belongs to others"
+        assert why in refused["refused"][0]
+    assert controller.folder.stat().st_mode & 0o777 == 0o755
+    assert not (controller.folder / "keys").exists()
+    shutil.rmtree(controller.folder)
+    controller.install("--yes")
+    assert {path.name for path in controller.folder.iterdir()} == {".passrelay", "keys", "log", "records", "spool"}
 
 
 def test_wine_itself_is_no_controller(controller: Controller) -> None:

@@ -31,6 +31,11 @@ _READ, _MODIFY, _LOOK, _TAKE = "0x1200a9", "0x1301bf", "0x1200a9", "0x130089"
 """Read and traverse; that, write and delete; list a folder; read and delete a file (winnt.h, FILE_ACCESS_RIGHTS)."""
 
 
+def only_administrators() -> str:
+    """SDDL of a folder that is SYSTEM's and the Administrators' alone."""
+    return _SYSTEM_AND_ADMINISTRATORS
+
+
 def only_readable(account: str) -> str:
     """SDDL of a folder that SYSTEM and Administrators own, and `account` (a SID) reads."""
     return f"{_SYSTEM_AND_ADMINISTRATORS}(A;OICI;{_READ};;;{account})"
@@ -69,6 +74,7 @@ __all__ = [
     "SERVICE",
     "SETTINGS_KEY",
     "STATUS_KEY",
+    "only_administrators",
     "only_readable",
     "only_taken_from",
     "own",

@@ -1,16 +1,24 @@
 """Which folders installing may close to others, and removing may delete: passrelay's own, and no others.
 
-Own is what was not there or empty when it was closed first: then it gets a mark, which holds for all below it.
+Own is what was not there or empty when it was closed first: then it gets a mark, which holds for all below it. Anybody
+may make folders in ProgramData, so neither a folder nor a mark counts that belongs to somebody else.
 """
+
+# mypy: no-warn-unreachable
+# What is below a check of the platform is checked for that platform.
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import stat
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
 
 from passrelay_producer.windows.registry import normal
+from passrelay_schemas import windows_acl
+from passrelay_schemas.windows_acl import CONTROL, TRUSTED_INSTALLER
 
 MARK = ".passrelay"
 """A folder, not a file: the source moves files that are no records out of the hook's folder."""
@@ -24,7 +32,11 @@ class FolderFacts:
     free: bool
     """It is not there, or nothing is in it."""
     marked: bool
-    """It, or one that it lies in, has the mark."""
+    """It, or one that it lies in, has a mark that belongs to nobody else."""
+    others: Sequence[str] = ()
+    """Who else owns it, or may change its access list: he could also afterwards."""
+    link: bool = False
+    """It leads somewhere else."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +49,21 @@ class Occupied:
     """Where programs have a folder each: ProgramData."""
 
 
-def look(path: Path) -> FolderFacts:
+def controlled_by(path: Path) -> Sequence[str]:
+    """Who owns it or may change its access list, beside administrators and this account; nobody where it is not."""
+    if sys.platform != "win32":
+        return ()
+    try:
+        access = windows_acl.access_list(path)
+    except OSError:
+        return ["nobody can tell whom"] if os.path.lexists(path) else ()
+    return windows_acl.strangers(access, CONTROL, {*windows_acl.trusted_here(), TRUSTED_INSTALLER})
+
+
+def look(path: Path, others: Callable[[Path], Sequence[str]] = controlled_by) -> FolderFacts:
     """One look; what cannot be looked into counts as another's."""
-    marked = any((folder / MARK).is_dir() for folder in (path, *path.absolute().parents))
+    marks = (folder / MARK for folder in (path, *path.absolute().parents))
+    marked = any(mark.is_dir() and not _is_link(mark) and not others(mark) for mark in marks)
     try:
         with os.scandir(path) as entries:
             free = next(entries, None) is None
@@ -47,7 +71,17 @@ def look(path: Path) -> FolderFacts:
         free = True
     except OSError:
         free = False
-    return FolderFacts(path, free, marked)
+    return FolderFacts(path, free, marked, tuple(others(path)), _is_link(path))
+
+
+def _is_link(path: Path) -> bool:
+    """A symbolic link, a junction or a mount point."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    attributes: int = getattr(found, "st_file_attributes", 0)
+    return stat.S_ISLNK(found.st_mode) or bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
 
 
 def occupied(environment: Mapping[str, str]) -> Occupied:
@@ -78,10 +112,17 @@ def why_not(folder: FolderFacts, taken: Occupied) -> str:
     theirs = theirs or next((one for one in taken.itself if _within(one, path)), None)
     if theirs is not None:
         return f"{path} is Windows' or a user's ({theirs}): take a folder of passrelay's own, as below C:\\ProgramData"
+    if folder.link:
+        return f"{path} is a link: name the folder that it leads to"
+    if folder.others:
+        return (
+            f"{path} belongs to others ({', '.join(folder.others)}), who could open it again: delete it with what they "
+            "put into it, and this makes it anew; or take another"
+        )
     if not folder.free and not folder.marked:
         return (
             f"{path} was there before passrelay, and something is in it: take an empty folder; or, if everything in it "
-            f"is passrelay's, make a folder {MARK} in it"
+            f"is passrelay's, make a folder {MARK} in it that belongs to Administrators"
         )
     return ""
 

@@ -12,9 +12,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from passrelay_producer.windows import DLL, HOOK, LSA_KEY, PACKAGES, SETTINGS_KEY, STATUS_KEY, folders, machine, manager
+from passrelay_producer.windows import (
+    DLL,
+    HOOK,
+    LSA_KEY,
+    PACKAGES,
+    SETTINGS_KEY,
+    STATUS_KEY,
+    folders,
+    machine,
+    manager,
+    only_administrators,
+)
 from passrelay_producer.windows.facts import HookSettings
-from passrelay_schemas.errors import UnavailableError
+from passrelay_schemas.errors import SafetyError, UnavailableError
 
 _EVENT_LOG = r"SYSTEM\CurrentControlSet\Services\EventLog\Application"
 _ALL_KINDS = 7
@@ -22,7 +33,7 @@ _ALL_KINDS = 7
 
 
 class Hands(Protocol):
-    """The acts. UnavailableError says what could not be done."""
+    """The acts. UnavailableError says what could not be done, SafetyError what may not."""
 
     def make_folder(self, path: Path, sddl: str) -> None:
         """The folder, with exactly this access list."""
@@ -68,16 +79,22 @@ class WindowsHands:
     """The acts on the machine itself."""
 
     def make_folder(self, path: Path, sddl: str) -> None:
-        """The folder, with exactly this access list; what it holds inherits it."""
+        """The folder, with exactly this access list; what it holds inherits it. A new one has it from its beginning."""
         if sys.platform != "win32":
             return
+        import pywintypes
+        import win32file
         import win32security
 
         with _explained(f"folder {path}"):
-            path.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
                 sddl, win32security.SDDL_REVISION_1
             )
+            if not path.is_dir():
+                attributes = pywintypes.SECURITY_ATTRIBUTES()
+                attributes.SECURITY_DESCRIPTOR = wanted
+                win32file.CreateDirectory(str(path), attributes)
             what = (
                 win32security.OWNER_SECURITY_INFORMATION
                 | win32security.DACL_SECURITY_INFORMATION
@@ -87,9 +104,17 @@ class WindowsHands:
             win32security.SetNamedSecurityInfo(str(path), win32security.SE_FILE_OBJECT, what, owner, None, dacl, None)
 
     def mark_folder(self, path: Path) -> None:
-        """As `folders.look` looks for it."""
-        with _explained(f"folder {path}"):
-            (path / folders.MARK).mkdir(exist_ok=True)
+        """As `folders.look` looks for it. SafetyError: something came into the folder before it was closed."""
+        found = folders.look(path)
+        if not found.free and not found.marked:
+            raise SafetyError(
+                f"folder {path}: something was put into it while it was closed: look at it, take it away, and run this "
+                "again"
+            )
+        mark = path / folders.MARK
+        with _explained(f"folder {mark}"):
+            mark.mkdir(exist_ok=True)
+        self.make_folder(mark, only_administrators())
 
     def write_settings(self, settings: HookSettings, sddl: str) -> None:
         """The access list first, so that nobody else ever may write the values."""
