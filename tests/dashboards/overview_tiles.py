@@ -241,7 +241,7 @@ def failed() -> list[models.Panel]:
         number(
             About(
                 "Cannot be captured",
-                "Accounts whose newest password a living producer cannot read on its domain controller.",
+                "Accounts, or records of the Windows hook, whose password a living producer cannot capture.",
                 [Query("sum(max by (producer) (passrelay_producer_pending))")],
                 steps=NONE_IS_BETTER,
                 runbooks=["PassrelayCapturePending"],
