@@ -64,7 +64,7 @@ def test_a_thousand_shuffled_changes_with_duplicates_end_with_the_newest(relay: 
     # The first final record of an event counts; what is delivered again only adds that nothing was to be done. Of two
     # copies at two consumers at once, the one that found the other's write may have its record in the journal first.
     # What met a busy directory was sent to a tier, and is not final.
-    later = Counter(found.verdict for found in relay.records() if found.verdict is not Verdict.RETRY) - finals
+    later = Counter[Verdict](found.verdict for found in relay.records() if found.verdict is not Verdict.RETRY) - finals
     assert set(later) <= {Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.APPLIED}
     assert finals[Verdict.APPLIED] + later[Verdict.APPLIED] == len(applied)
     assert later.total() == 150
