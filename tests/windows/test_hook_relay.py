@@ -15,11 +15,15 @@ from uuid import UUID
 
 import pytest
 
+from passrelay_ops.check import Result
+from passrelay_ops.doctor import windows
+from passrelay_producer.windows.facts import Facts, Role
 from passrelay_schemas import keys
 from passrelay_schemas.event import Account, PasswordChanged
 from passrelay_schemas.filetime import UNITS_PER_SECOND
 from passrelay_schemas.hook_record import HookRecord
 from passrelay_schemas.keys import KeyDocument, KeyUse, generate
+from passrelay_schemas.source_settings import HookSourceSettings
 from passrelay_schemas.verdict import Verdict
 from tests.lab.broker import Broker
 from tests.lab.certificates import CertificateAuthority
@@ -252,6 +256,30 @@ def test_a_key_that_the_consumer_has_not_yet_makes_the_event_wait(site: Site) ->
     site.wait_for(1)
     assert site.relay.directory.binds("hook-late", password)
     assert CANARY not in consumer.log.read_text()
+
+
+def test_doctor_looks_the_controller_up_as_the_source_does(
+    controller: DomainController, windows_folder: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "password"
+    wrong.touch(mode=0o600)
+    wrong.write_text(canary_password())
+    good = HookSourceSettings(
+        folder=tmp_path,
+        controller=f"ldaps://{controller.address}",
+        ca_file=controller.ca_file,
+        bind_user=f"{_LOOKUP}@{controller.dns_domain}",
+        password_file=windows_folder / "lookup-password",
+    )
+    for settings, result, detail in (
+        (good, Result.OK, f"is {controller.name}.{controller.dns_domain}"),
+        (good.model_copy(update={"password_file": wrong}), Result.FAIL, "does not let bind_user in"),
+        # Nobody listens at this port of the controller's own address.
+        (good.model_copy(update={"controller": f"ldaps://{controller.address}:9"}), Result.UNKNOWN, "refused"),
+    ):
+        row = windows.controller("producer.toml", Facts(Role.WRITABLE), settings)
+        assert row.result is result, row.detail
+        assert detail in row.detail
 
 
 def _enrol(relay: Relay, document: KeyDocument, private: bytes) -> None:
