@@ -67,7 +67,9 @@ def test_a_link_or_a_folder_that_belongs_to_others_is_never_passrelays() -> None
     path = Path(r"C:\ProgramData\passrelay")
     for free, marked in ((True, False), (False, True)):
         found = FolderFacts(path, free=free, marked=marked, others=["LAB\\bob"])
-        assert "belongs to others (LAB\\bob)" in folders.why_not(found, OCCUPIED)
+        why = folders.why_not(found, OCCUPIED)
+        assert "belongs to others (LAB\\bob)" in why
+        assert ("delete it" in why) == free, "never what may hold keys and unsent events"
         assert "is a link" in folders.why_not(FolderFacts(path, free=free, marked=marked, link=True), OCCUPIED)
 
 
@@ -90,10 +92,13 @@ def test_a_mark_that_belongs_to_others_or_leads_elsewhere_is_none(tmp_path: Path
     base = tmp_path / "passrelay"
     (base / folders.MARK).mkdir(parents=True)
     assert folders.look(base).marked
-    theirs = folders.look(base, lambda path: ["bob"] if path.name == folders.MARK else [])
-    assert not theirs.marked
-    assert theirs.others == ()
-    assert folders.look(base, lambda path: ["bob"] if path == base else []).others == ("bob",)
+    theirs = folders.look(base, lambda path, rights: ["bob"] if path.name == folders.MARK else [])
+    assert (theirs.marked, theirs.others) == (False, ())
+    assert folders.look(base, lambda path, rights: ["bob"] if path == base else []).others == ("bob",)
+    # Who was let in later, into a folder that was closed once, goes again; before, he could have come to stay.
+    assert folders.look(base, lambda path, rights: ["bob"] if path == base and rights else []).others == ()
+    (tmp_path / "new").mkdir()
+    assert folders.look(tmp_path / "new", lambda path, rights: ["bob"] if rights else []).others == ("bob",)
     (base / folders.MARK).rename(tmp_path / "elsewhere")
     (base / folders.MARK).symlink_to(tmp_path / "elsewhere")
     assert not folders.look(base).marked

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 from passrelay_producer.windows.registry import normal
 from passrelay_schemas import windows_acl
-from passrelay_schemas.windows_acl import CONTROL, TRUSTED_INSTALLER
+from passrelay_schemas.windows_acl import ADMINISTRATORS, CONTROL, TRUSTED_INSTALLER
 
 MARK = ".passrelay"
 """A folder, not a file: the source moves files that are no records out of the hook's folder."""
@@ -34,7 +34,7 @@ class FolderFacts:
     marked: bool
     """It, or one that it lies in, has a mark that belongs to nobody else."""
     others: Sequence[str] = ()
-    """Who else owns it, or may change its access list: he could also afterwards."""
+    """Who else owns it; without a mark also who else may change its access list: he could also afterwards."""
     link: bool = False
     """It leads somewhere else."""
 
@@ -49,21 +49,21 @@ class Occupied:
     """Where programs have a folder each: ProgramData."""
 
 
-def controlled_by(path: Path) -> Sequence[str]:
-    """Who owns it or may change its access list, beside administrators and this account; nobody where it is not."""
+def controlled_by(path: Path, rights: int) -> Sequence[str]:
+    """Who owns it or has any of `rights`, beside administrators and this account; nobody where it is not."""
     if sys.platform != "win32":
         return ()
     try:
         access = windows_acl.access_list(path)
     except OSError:
         return ["nobody can tell whom"] if os.path.lexists(path) else ()
-    return windows_acl.strangers(access, CONTROL, {*windows_acl.trusted_here(), TRUSTED_INSTALLER})
+    return windows_acl.strangers(access, rights, {*windows_acl.trusted_here(), TRUSTED_INSTALLER})
 
 
-def look(path: Path, others: Callable[[Path], Sequence[str]] = controlled_by) -> FolderFacts:
+def look(path: Path, others: Callable[[Path, int], Sequence[str]] = controlled_by) -> FolderFacts:
     """One look; what cannot be looked into counts as another's."""
     marks = (folder / MARK for folder in (path, *path.absolute().parents))
-    marked = any(mark.is_dir() and not _is_link(mark) and not others(mark) for mark in marks)
+    marked = any(mark.is_dir() and not _is_link(mark) and not others(mark, CONTROL) for mark in marks)
     try:
         with os.scandir(path) as entries:
             free = next(entries, None) is None
@@ -71,7 +71,8 @@ def look(path: Path, others: Callable[[Path], Sequence[str]] = controlled_by) ->
         free = True
     except OSError:
         free = False
-    return FolderFacts(path, free, marked, tuple(others(path)), _is_link(path))
+    # A marked one was closed once: whoever else may change its list now was let in by an administrator, and goes again.
+    return FolderFacts(path, free, marked, tuple(others(path, 0 if marked else CONTROL)), _is_link(path))
 
 
 def _is_link(path: Path) -> bool:
@@ -114,6 +115,11 @@ def why_not(folder: FolderFacts, taken: Occupied) -> str:
         return f"{path} is Windows' or a user's ({theirs}): take a folder of passrelay's own, as below C:\\ProgramData"
     if folder.link:
         return f"{path} is a link: name the folder that it leads to"
+    if folder.others and folder.marked:
+        return (
+            f"{path} belongs to others ({', '.join(folder.others)}) although it has the mark: look at what is in it, "
+            f'then `icacls "{path}" /setowner *{ADMINISTRATORS}`'
+        )
     if folder.others:
         return (
             f"{path} belongs to others ({', '.join(folder.others)}), who could open it again: delete it with what they "
