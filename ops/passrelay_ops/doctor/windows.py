@@ -17,6 +17,8 @@ from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strang
 CONTROLLER = "windows.controller"
 LONGEST_WAIT_SECONDS = 600
 _INSTALL = "`passrelay producer windows install --yes`"
+_INSTALL_KEY = "`passrelay producer windows install --hook-key FILE --yes`"
+_NEXT_CHANGE = "it reads its registry key with the next password change on this controller: change one, then look again"
 _NO_LOGON = 1069
 _SLOTS = 256
 """producer/windows_hook/slots.h."""
@@ -124,20 +126,30 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
     settings = facts.settings
     if settings is None:
         return Result.FAIL, "HKLM\\SOFTWARE\\passrelay\\hook is missing", _INSTALL
-    wrong = []
+    wrong, repair = [], _INSTALL
     if producer is not None and settings.producer != producer:
         wrong.append(f"Producer is {settings.producer or 'missing'}, the signing key's is {producer}")
     if settings.domain_sid != facts.domain_sid:
         wrong.append(f"DomainSid is {settings.domain_sid or 'missing'}, the domain's is {facts.domain_sid}")
-    if not settings.recipient_key or not settings.recipient_key_id:
-        wrong.append("RecipientKey or RecipientKeyId is missing")
+    if settings.key_fault:
+        wrong.append(settings.key_fault)
+        repair = _INSTALL_KEY
     if not settings.folder:
         wrong.append("Folder is missing")
     elif facts.configured is not None and not registry.same_folder(settings.folder, facts.configured):
         wrong.append(f"Folder is {settings.folder}, where the hook writes, but the source reads {facts.configured}")
+    if facts.loaded and facts.status.settings_trouble:
+        # Of the last change: repaired since, it is told until the next one.
+        wrong.append(f"the hook goes on with settings from before, because {facts.status.settings_trouble}")
+        repair = f"{_INSTALL_KEY}; {_NEXT_CHANGE}"
+    said = facts.status.key_id if facts.loaded else ""
+    if said not in ("", settings.recipient_key_id):
+        repair = repair if wrong else _NEXT_CHANGE
+        wrong.append(f"the hook seals to {said}, not to the registry's {settings.recipient_key_id or 'key'}")
     if wrong:
-        return Result.FAIL, "; ".join(wrong), _INSTALL
-    return Result.OK, f"seals to {settings.recipient_key_id} for {settings.producer}", ""
+        return Result.FAIL, "; ".join(wrong), repair
+    itself = ", as it says itself" if said else ""
+    return Result.OK, f"the hook seals to {settings.recipient_key_id} for {settings.producer}{itself}", ""
 
 
 def _folder(facts: Facts, producer: str | None) -> _Found:

@@ -29,7 +29,7 @@ class PendingReason(StrEnum):
     TOO_LARGE = "too_large"  # the names do not fit an event
     NO_GROUPS = "no_groups"  # the DC does not say which groups the account is in: it may be an administrator's
     HELD = (
-        "held"  # a file of the Windows hook cannot be read, or not be moved away: a scanner has it, or no right to it
+        "held"  # a file of the Windows hook cannot be read, moved away or deleted: a scanner has it, or no right to it
     )
     NO_ACCOUNT = "no_account"  # AD does not show the account of the hook's record yet
     QUARANTINED = "quarantined"  # a file of the hook that was moved away lies there still
@@ -43,7 +43,7 @@ REPAIRS: Mapping[PendingReason, str] = {
     PendingReason.UNREADABLE: "report it: the DC stores the account's credentials in an unknown form",
     PendingReason.TOO_LARGE: "shorten the account's names in AD",
     PendingReason.NO_GROUPS: "a base search of the account on this DC must show tokenGroups: is a global catalog away?",
-    PendingReason.HELD: "exclude the hook's folder from virus scanners, and let the service read and move there",
+    PendingReason.HELD: "exclude the hook's folder from virus scanners; let the service read, move and delete there",
     PendingReason.NO_ACCOUNT: "let [source.hook] bind_user see the account; if it was deleted, nothing",
     PendingReason.QUARANTINED: "see why in the log (record_quarantined); move good files back, delete the others",
     PendingReason.HOOK_LOST: "have them changed again (`passrelay audit`); the count ends when the controller restarts",

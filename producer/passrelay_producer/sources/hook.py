@@ -1,8 +1,8 @@
 """Capture on a Windows domain controller: the hook's records, each with the account that its RID stands for.
 
 The source opens nothing: it seals a record together with what AD says of the account, and the consumer opens both. A
-file is deleted when its event is in the spool; the names of the last page are kept as the cursor, so that a crash
-between the two sends nothing twice. Whatever cannot be done now, the files wait.
+file is deleted when its event is in the spool; the names of the last page and of all that are still there are kept as
+the cursor, so that nothing is sent twice, whatever comes between the two. Whatever cannot be done now, the files wait.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from passrelay_producer.sources import About, Memory, Page, PendingReason, Result
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.hook_folder import ForeignError, HeldError, HookFolder, RecordName, Why
+from passrelay_producer.sources.hook_leftovers import Leftovers
 from passrelay_producer.sources.hook_reader import HookReader
 from passrelay_producer.sources.hook_waits import Waits
 from passrelay_producer.sources.samba_scope import SambaScope
@@ -30,7 +31,7 @@ from passrelay_schemas.source_settings import HookSourceSettings
 PAGE_RECORDS = 128
 """So many records are committed together."""
 _TAKEN = "taken"
-"""The cursor's key: the file names of the last committed page."""
+"""The cursor's key: the names of files whose events are in the spool, as far as they may still be there."""
 _REPAIRS = {
     Why.TORN: "nothing, if the controller crashed then; otherwise look at its disk: the password is not in the file",
     Why.FOREIGN: "compare the hook's registry values DomainSid and Producer with this producer; a good record that is "
@@ -59,8 +60,7 @@ class HookSource:
         self._unread, self._unmoved = Waits(log), Waits(log)
         self._reader: HookReader | None = None
         """The last connection's."""
-        self._done: set[str] = set()
-        """Files that are durable in the spool, and still to be deleted."""
+        self._leftovers = Leftovers(self._folder, log)
 
     def initialise(self, memory: Memory, *, everything: bool) -> Page:
         """Nothing to choose: every record is taken."""
@@ -75,12 +75,16 @@ class HookSource:
 
     def pages(self, memory: Memory, stop: threading.Event) -> Iterator[Page]:
         """Records as they come, until `stop`."""
-        self._done |= set(memory.cursor().get(_TAKEN, "").split())
+        self._leftovers.add(memory.cursor().get(_TAKEN, "").split())
+        self._leftovers.delete()
         with HookDirectory(self._settings) as directory:
             self._about = About("hook", domains=(directory.domain,), controller=directory.controller)
             reader = self._reader = HookReader(directory, memory, self._scope(directory), self._log)
             while not stop.is_set():
-                self._done = set(self._folder.delete(self._done))
+                self._leftovers.delete()
+                if self._leftovers.full:  # a look at the folder would be dear now, too
+                    stop.wait(self._settings.poll_ms / 1000)
+                    continue
                 quarantined: list[str] = []
                 content = reader.read(self._records(directory, reader, quarantined))
                 for name, why in content.without_account:
@@ -93,14 +97,15 @@ class HookSource:
                         accounts=content.accounts,
                         excluded=content.excluded,
                         quarantined=quarantined,
-                        cursor={_TAKEN: " ".join(content.names)} if content.names else {},
+                        cursor={_TAKEN: self._leftovers.cursor(content.names)} if content.names else {},
                     )
                 else:
                     stop.wait(self._settings.poll_ms / 1000)
 
     def committed(self, page: Page, results: Sequence[Result]) -> None:
         """The page is durable: its files go. The reader lets nothing through that cannot be sealed."""
-        self._done = set(self._folder.delete([*self._done, *self._page]))
+        self._leftovers.add(self._page)
+        self._leftovers.delete()
         self._page = ()
 
     def about(self) -> About:
@@ -108,11 +113,12 @@ class HookSource:
         return self._about
 
     def fault(self) -> str:
-        """Why LSASS gives the hook no changes; what it gave before is taken all the same."""
-        return registry.hook_fault()
+        """Why changes do not come here, or are not taken, or soon will not be; what can be taken is, all the same."""
+        faults = (registry.hook_fault(), registry.folder_fault(self._settings.folder), self._leftovers.fault())
+        return "; ".join(fault for fault in faults if fault)
 
     def waiting(self) -> Mapping[PendingReason, int]:
-        """Files that wait in the folder and lie in its quarantine, and what the hook has lost since LSASS started."""
+        """Files that wait in the folder, for deletion too, or lie in its quarantine, and what the hook has lost."""
         found: Counter[PendingReason] = Counter()
         with suppress(UnavailableError):  # `fault` says it
             found[PendingReason.HOOK_LOST] = registry.hook_status().lost
@@ -127,7 +133,9 @@ class HookSource:
         """Why each of the files waits that does."""
         reader, held = self._reader, set[int]()
         for name in names:
-            if name.name in self._done:
+            if name.name in self._leftovers:
+                if name.name in self._leftovers.stuck:
+                    yield PendingReason.HELD
                 continue
             if name.name in self._unread:
                 held.add(name.rid)
@@ -145,6 +153,7 @@ class HookSource:
         there = {*strangers, *(name.name for name in names)}
         self._unread.keep(there)
         self._unmoved.keep(there)
+        self._leftovers.keep(there)
         for stranger in strangers:
             quarantined += self._quarantine(stranger, Why.FOREIGN, "it has not the name of a record")
         now = time.monotonic()
@@ -152,7 +161,7 @@ class HookSource:
         """RIDs with a record that cannot be read: their later ones must not overtake it."""
         found: list[tuple[RecordName, HookRecord]] = []
         for name in names:
-            if name.name in self._done or name.rid in held or reader.waits(name.rid, now):
+            if name.name in self._leftovers or name.rid in held or reader.waits(name.rid, now):
                 continue
             if len(found) == PAGE_RECORDS:
                 break

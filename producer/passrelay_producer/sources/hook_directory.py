@@ -16,6 +16,7 @@ from ldap3.core.exceptions import LDAPException, LDAPInvalidCredentialsResult
 
 from passrelay_producer.sources.samba_account import VERSIONED, sid_text
 from passrelay_producer.sources.samba_directory import SambaDirectory
+from passrelay_producer.windows import registry
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.secret_file import read_secret_file
 from passrelay_schemas.source_settings import HookSourceSettings
@@ -92,6 +93,7 @@ class HookDirectory(SambaDirectory):
             values = self._base(self.base_dn, ["objectSid"])
             with self._explained("read the domain's SID"):
                 self.domain_sid = sid_text(values["objectSid"][0])
+            self._check_domain()
         except BaseException:
             self.close()
             raise
@@ -108,6 +110,16 @@ class HookDirectory(SambaDirectory):
             raise ConfigurationError(
                 f"[source.hook] controller {self._where} is {self.controller}, this machine is {own}: name this domain "
                 "controller itself"
+            )
+
+    def _check_domain(self) -> None:
+        """Names of controllers in two domains may begin alike, and each good record would be foreign to the other."""
+        hooks = registry.hook_domain_sid()
+        if hooks not in ("", self.domain_sid):
+            raise ConfigurationError(
+                f"[source.hook] controller {self._where} is of the domain {self.domain_sid}, the hook here of {hooks} "
+                "(registry, DomainSid): name this domain controller itself; if DomainSid is wrong, run `passrelay "
+                "producer windows install --yes`"
             )
 
     def _open(self) -> None:

@@ -119,14 +119,14 @@ class HookFolder:
         except MalformedError as error:
             raise ForeignError(str(error)) from None
 
-    def delete(self, names: Iterable[str]) -> list[str]:
-        """Delete files whose events are durable; those that cannot be deleted now (a scanner holds them)."""
-        left = []
+    def delete(self, names: Iterable[str]) -> dict[str, str]:
+        """Delete files whose events are durable; those that cannot be deleted now, and why (a scanner holds them)."""
+        left = {}
         for name in names:
             try:
                 (self.path / name).unlink(missing_ok=True)
-            except OSError:
-                left.append(name)
+            except OSError as error:
+                left[name] = str(error.strerror)
         return left
 
     def quarantine(self, name: str) -> Path:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from passrelay_schemas.keys import key_id_of
+from passrelay_schemas.suites import P256, SUITES
 from passrelay_schemas.windows_acl import AccessList
+
+_POINT_BYTES = 65
+"""An uncompressed point of P-256, the only form that the hook takes."""
 
 
 class Role(StrEnum):
@@ -27,6 +33,25 @@ class HookSettings:
     domain_sid: str = ""
     folder: str = ""
 
+    @property
+    def key_fault(self) -> str:
+        """Why the hook cannot seal to this key, by its own rules (windows_hook/settings.c); empty when it can."""
+        if not self.recipient_key or not self.recipient_key_id:
+            return "RecipientKey or RecipientKeyId is missing"
+        if not _is_point(self.recipient_key):
+            return "RecipientKey is no point of P-256"
+        own = key_id_of(P256, self.recipient_key)
+        if own != self.recipient_key_id:
+            return f"RecipientKeyId is {self.recipient_key_id}, but RecipientKey's id is {own}"
+        return ""
+
+
+def _is_point(raw: bytes) -> bool:
+    with suppress(ValueError):
+        SUITES[P256].public_key(raw)
+        return len(raw) == _POINT_BYTES
+    return False
+
 
 @dataclass(frozen=True)
 class HookStatus:
@@ -42,6 +67,21 @@ class HookStatus:
     last_lost_reason: str = ""
     slots_left: int | None = None
     """None before the hook has looked at its folder."""
+    key_id: str = ""
+    """Of the key that it sealed to last, or would have; empty: an older DLL, which does not say."""
+    settings_trouble: str = ""
+    """Why it could not use its registry key when it read it last; empty: it could, or does not say."""
+
+    def old_settings(self) -> str:
+        """Why the hook goes on with settings that are not the registry's, and the repair; empty: it does not."""
+        if not self.settings_trouble:
+            return ""
+        key = f", sealing to the key {self.key_id}," if self.key_id else ""
+        return (
+            f"the hook cannot use its registry settings ({self.settings_trouble}): it goes on with those from before"
+            f"{key} until the next restart, at which it would refuse to load: run `passrelay producer windows install "
+            "--hook-key FILE --yes`; it reads them again with the next password change on this controller"
+        )
 
     def why_off(self, lsass: int) -> str:
         """Why no change is captured, and the repair; empty: the LSASS of this process id (0: unknown) has the hook."""
@@ -124,6 +164,8 @@ class Facts:
     waiting: Waiting = field(default_factory=Waiting)
     folder: AccessList | None = None
     """Of the hook's folder; None when it is not there."""
+    registry: AccessList | None = None
+    """Of the hook's registry key; None when it is not there, or its list cannot be read."""
     program: AccessList | None = None
     """Of the folder of this Python, which the service runs."""
 

@@ -164,6 +164,11 @@ def _settings_refuse(facts: Facts, wanted: Wanted) -> list[str]:
         return found
     if key is None and not (facts.settings is not None and facts.settings.recipient_key_id):
         found.append("no hook key yet: copy its *.pub.json here from a consumer and name it with --hook-key")
+    elif key is None and facts.settings is not None and facts.settings.key_fault:
+        found.append(
+            f"the registry's hook key is damaged ({facts.settings.key_fault}): name the hook key's *.pub.json with "
+            "--hook-key"
+        )
     hook = wanted.settings.source.hook
     if hook is None:
         found.append(f"{wanted.config}: has no [source.hook]: write it (docs/windows.md)")

@@ -14,6 +14,7 @@ from typing import Any
 from passrelay_producer.windows import LSA_KEY, POLICY_KEY, SETTINGS_KEY, STATUS_KEY
 from passrelay_producer.windows.facts import HookSettings, HookStatus
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.windows_acl import AccessList, key_access_list
 
 Values = dict[str, tuple[Any, int]]
 """A key's values by name, each with its type."""
@@ -55,6 +56,14 @@ def hook_settings() -> HookSettings | None:
     )
 
 
+def settings_access_list() -> AccessList | None:
+    """Who may change the hook's registry key; None when it is not there, or its list cannot be read."""
+    try:
+        return key_access_list(SETTINGS_KEY)
+    except OSError:
+        return None
+
+
 def hook_status() -> HookStatus:
     """What the DLL said since it was loaded; empty when it was not. UnavailableError."""
     found = values(STATUS_KEY)
@@ -67,15 +76,21 @@ def hook_status() -> HookStatus:
         last_lost_rid=number(found, "LastLostRid"),
         last_lost_reason=text(found, "LastLostReason"),
         slots_left=number(found, "SlotsLeft") if "SlotsLeft" in found else None,
+        key_id=text(found, "KeyId"),
+        settings_trouble=text(found, "SettingsTrouble"),
     )
 
 
 def hook_fault() -> str:
-    """Why LSASS gives the hook no changes, or why that cannot be told; empty when it does, and where no Windows is."""
+    """Why LSASS gives the hook no changes, or will not after a restart, or why that cannot be told.
+
+    Empty when all is well, and where no Windows is.
+    """
     if sys.platform != "win32":
         return ""
     try:
-        return hook_status().why_off(lsass())
+        status = hook_status()
+        return status.why_off(lsass()) or status.old_settings()
     except UnavailableError:
         return (
             f"whether LSASS has loaded the hook cannot be told: the service may not read HKLM\\{STATUS_KEY}: run "
@@ -105,16 +120,32 @@ def normal(path: str | PurePath) -> str:
     return ntpath.normcase(ntpath.normpath(str(path)))
 
 
-def check_folder(folder: PurePath) -> None:
-    """ConfigurationError when the hook writes elsewhere than the source reads; nothing where that cannot be told."""
+def hook_domain_sid() -> str:
+    """The domain that the hook seals for; empty where that cannot be told."""
+    with contextlib.suppress(UnavailableError):
+        settings = hook_settings()
+        return "" if settings is None else settings.domain_sid
+    return ""
+
+
+def folder_fault(folder: PurePath) -> str:
+    """Why the hook writes elsewhere than the source reads, and the repair; empty: it does not, or nobody can tell."""
     settings = None
     with contextlib.suppress(UnavailableError):
         settings = hook_settings()
-    if settings is not None and settings.folder and not same_folder(settings.folder, folder):
-        raise ConfigurationError(
-            f"[source.hook] folder is {folder}, but the hook writes to {settings.folder} (registry, Folder): name that "
-            "one, or run `passrelay producer windows install --yes`, which tells the hook"
-        )
+    if settings is None or not settings.folder or same_folder(settings.folder, folder):
+        return ""
+    return (
+        f"[source.hook] folder is {folder}, but the hook writes to {settings.folder} (registry, Folder): name that "
+        "one, or run `passrelay producer windows install --yes`, which tells the hook"
+    )
+
+
+def check_folder(folder: PurePath) -> None:
+    """ConfigurationError when the hook writes elsewhere than the source reads; nothing where that cannot be told."""
+    fault = folder_fault(folder)
+    if fault:
+        raise ConfigurationError(fault)
 
 
 def text(found: Values, name: str) -> str:
