@@ -114,7 +114,7 @@ class Capture:
             return
         self._fault = fault
         if fault:
-            repair = "then have changed again what was changed meanwhile: `passrelay audit` names the accounts"
+            repair = "as it says; `passrelay audit` then names the accounts whose change did not come, if any was lost"
             self._log.error(Action.SOURCE_DOWN, why=fault, repair=repair)
         else:
             self._log.info(Action.SOURCE_UP)
