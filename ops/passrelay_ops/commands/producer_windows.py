@@ -174,6 +174,7 @@ def _described(facts: Facts) -> dict[str, object]:
         "hook": facts.status.state or "not loaded",
         "loaded_version": facts.status.version or None,
         "loaded_sha256": loaded.sha256 if loaded else None,
+        "seals_to": (facts.status.key_id or None) if facts.loaded else None,
         "installed_version": facts.dll.version if facts.dll else None,
         "installed_sha256": facts.dll.sha256 if facts.dll else None,
         "service": facts.service.state.value if facts.service else None,

@@ -39,6 +39,7 @@ $look = {
         Good = $found.ok
         Hook = if ($facts) { $facts.hook } else { $null }
         Version = if ($facts) { $facts.loaded_version } else { $null }
+        SealsTo = if ($facts) { $facts.seals_to } else { $null }
         Sha256 = if ($facts) { $facts.loaded_sha256 } else { $null }
         Service = if ($facts) { $facts.service } else { $null }
         Records = if ($facts) { $facts.records } else { $null }
