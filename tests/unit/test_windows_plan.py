@@ -47,7 +47,7 @@ class Hands:
         self.acts: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: self.acts.append((name, *arguments))
+        return lambda *arguments, **options: self.acts.append((name, *arguments, *options.values()))
 
 
 def _settings(folder: str = "C:\\ProgramData\\passrelay\\records", sid: str = SID) -> ProducerSettings:
@@ -103,15 +103,16 @@ def _acts(chosen: Plan) -> list[tuple[Any, ...]]:
 
 
 def test_everything_is_set_up_in_an_order_in_which_nothing_is_open_or_half_there() -> None:
-    acts = _acts(plan.install(FRESH, _wanted()))
+    chosen = plan.install(FRESH, _wanted())
+    acts = _acts(chosen)
     names = [act[0] for act in acts]
     assert names == [
-        "make_folder", "mark_folder", *["make_folder"] * 5, "write_settings", "place_dll",
-        "write_packages", *["register_source"] * 2,
+        "make_folder", "mark_folder", *["make_folder"] * 5, "close_settings", "write_settings",
+        "place_dll", "add_package", *["register_source"] * 2,
         "make_service", "start_service",
     ]  # fmt: skip
     assert acts[0][1] == CONFIG.parent, "the folder above all others is closed first"
-    assert ("write_packages", [*OTHERS, "passrelay-hook"]) in acts
+    assert any("becomes [rassfm, scecli, passhook, passrelay-hook]" in step.text for step in chosen.steps)
     assert ("place_dll", NEW.path) in acts
     settings = next(act[1] for act in acts if act[0] == "write_settings")
     assert settings == SETTINGS
@@ -126,9 +127,19 @@ def test_before_there_is_a_configuration_only_folders_are_made() -> None:
 
 def test_the_second_time_list_registry_and_dll_are_left_alone() -> None:
     chosen = plan.install(_installed(), _wanted(hook_key=None))
-    always = {"make_folder", "mark_folder", "register_source", "make_service", "start_service"}
+    always = {"make_folder", "mark_folder", "close_settings", "register_source", "make_service", "start_service"}
     assert {act[0] for act in _acts(chosen)} == always
     assert chosen.after == []
+
+
+def test_a_damaged_hook_key_is_not_kept() -> None:
+    other = generate(KeyUse.HOOK)[0]
+    damaged = _installed(settings=replace(SETTINGS, recipient_key=other.public_bytes))
+    (why,) = plan.install(damaged, _wanted(hook_key=None)).refused
+    assert f"RecipientKey's id is {other.key_id}" in why
+    assert "--hook-key" in why
+    acts = _acts(plan.install(damaged, _wanted()))
+    assert next(act[1] for act in acts if act[0] == "write_settings") == SETTINGS
 
 
 def test_a_new_key_and_a_new_dll() -> None:
@@ -183,6 +194,49 @@ def test_the_folder_of_the_configuration_must_be_passrelays(config: str, why: st
     assert not chosen.steps
 
 
+def test_a_folder_that_was_not_there_is_made_new_and_only_once() -> None:
+    wanted = _wanted()
+    folders = [replace(folder, missing=True) for folder in wanted.folders]
+
+    def new(chosen: Plan) -> list[bool]:
+        return [act[3] for act in _acts(chosen) if act[0] == "make_folder"]
+
+    assert new(plan.install(FRESH, replace(wanted, folders=folders))) == [*[True] * 5, False]
+    assert new(plan.install(FRESH, wanted)) == [False] * 6
+    # The way to the spool makes the folder of the records.
+    settings = _settings("C:\\ProgramData\\passrelay\\spool")
+    folders = [FolderFacts(path, free=True, marked=False, missing=True) for path in plan.own_folders(CONFIG, settings)]
+    assert new(plan.install(FRESH, _wanted(settings=settings, folders=folders))) == [*[True] * 4, False, False]
+
+
+OWN = virtual_account_sid()
+KEY_FULL, KEY_READ, KEY_SET = 0xF003F, 0x20019, 0x2
+
+
+def _key_list(*grants: Grant, owner: str = ADMINISTRATORS) -> AccessList:
+    own = (Grant(SYSTEM, "SYSTEM", KEY_FULL), Grant(ADMINISTRATORS, "Administrators", KEY_FULL))
+    return AccessList(Grant(owner, owner, 0), (*own, Grant(OWN, "service", KEY_READ), *grants))
+
+
+@pytest.mark.parametrize(
+    ("access", "who"),
+    [
+        (_key_list(Grant("S-1-5-32-545", "BUILTIN\\Users", KEY_SET)), "BUILTIN\\Users"),
+        (_key_list(Grant(OWN, "service", KEY_SET)), "service"),
+        (_key_list(owner="S-1-5-21-1-2-3-1000"), "S-1-5-21-1-2-3-1000"),
+        (AccessList(Grant(SYSTEM, "SYSTEM", 0), None), "everybody"),
+    ],
+)
+def test_a_recipient_key_that_others_could_have_written_is_not_kept(access: AccessList, who: str) -> None:
+    facts = _installed(registry=access)
+    chosen = plan.install(facts, _wanted(hook_key=None))
+    assert who in chosen.refused[0]
+    assert "--hook-key" in chosen.refused[0]
+    acts = [act[0] for act in _acts(plan.install(facts, _wanted()))]
+    assert "close_settings" in acts
+    assert not plan.install(_installed(registry=_key_list()), _wanted(hook_key=None)).refused
+
+
 USERS_WRITE = AccessList(
     Grant(ADMINISTRATORS, "Administrators", 0), (Grant("S-1-5-32-545", "BUILTIN\\Users", 0x1301BF),)
 )
@@ -227,8 +281,8 @@ def _remove(facts: Facts, *, queued: int = 0, with_data: bool = False) -> Plan:
 def test_removing_leaves_what_a_loaded_hook_still_needs() -> None:
     chosen = _remove(_installed(waiting=Waiting(3, 5.0)), queued=2)
     acts = _acts(chosen)
-    assert [act[0] for act in acts] == ["remove_service", "write_packages", "remove_dll"]
-    assert acts[1] == ("write_packages", list(OTHERS))
+    assert [act[0] for act in acts] == ["remove_service", "remove_package", "remove_dll"]
+    assert "becomes [rassfm, scecli, passhook]" in chosen.steps[1].text
     assert "run this again afterwards" in chosen.after[0]
     assert "3 records wait" in chosen.after[1]
     assert "2 events wait" in chosen.after[1]
