@@ -19,7 +19,9 @@ from passrelay_ops.doctor.catalogue import CHECKS
 from passrelay_producer.sources import hook_directory
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.samba_directory import SambaDirectory
+from passrelay_producer.windows import registry
 from passrelay_producer.windows.facts import Facts, Role
+from passrelay_producer.windows.registry import Values
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.source_settings import HookSourceSettings
 
@@ -107,6 +109,30 @@ def test_another_controller_is_refused_and_doctor_says_so(
     row = _row(settings)
     assert row.result is Result.FAIL
     assert row.repair == "name this domain controller itself"
+
+
+def test_a_controller_of_that_name_in_another_domain_is_refused_before_any_record_is_foreign(
+    settings: HookSourceSettings, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str | Exception] = ["S-1-5-21-1-2-3"]
+
+    def values(_path: str) -> Values:
+        if isinstance(told[-1], Exception):
+            raise told[-1]
+        return {"DomainSid": (told[-1], 1)}
+
+    monkeypatch.setattr(registry, "values", values)
+    for good in ("S-1-5-21-1-2-3", "", UnavailableError("denied")):
+        told.append(good)
+        with HookDirectory(settings) as directory:
+            assert directory.domain_sid == "S-1-5-21-1-2-3"
+    told.append("S-1-5-21-7-7-7")
+    refused = r"is of the domain S-1-5-21-1-2-3, the hook here of S-1-5-21-7-7-7"
+    with pytest.raises(ConfigurationError, match=refused), HookDirectory(settings):
+        pass
+    row = _row(settings)
+    assert row.result is Result.FAIL
+    assert row.repair.startswith("name this domain controller itself")
 
 
 def test_one_that_does_not_say_its_name_is_waited_for(settings: HookSourceSettings, site: Site) -> None:

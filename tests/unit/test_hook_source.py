@@ -199,22 +199,6 @@ def test_a_crash_before_the_commit_loses_nothing(rig: Rig) -> None:
     assert len(rig.spool.events) == 1
 
 
-def test_a_file_that_cannot_be_deleted_is_not_taken_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(rig.folder, hook_record(KEY), filetime=CALL)
-    source = rig.source()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", _refuse)
-        rig.drain(source)
-        rig.drain(source)
-    assert (len(rig.spool.events), rig.files()) == (1, [name(CALL)])
-    rig.drain(source)
-    assert (len(rig.spool.events), rig.files()) == (1, [])
-
-
-def _refuse(*_: Any, **__: Any) -> None:
-    raise PermissionError(13, "a scanner holds it")
-
-
 def test_more_than_a_page_is_taken_page_by_page(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook, "PAGE_RECORDS", 4)
     for number in range(10):

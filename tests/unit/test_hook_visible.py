@@ -15,7 +15,7 @@ from passrelay_producer.service import Service
 from passrelay_producer.sources import REPAIRS, PendingReason
 from passrelay_producer.sources.hook import HookSource
 from passrelay_producer.sources.samba_account import GroupsError, UnreadableError
-from passrelay_producer.windows import LSA_KEY, STATUS_KEY, machine, registry
+from passrelay_producer.windows import LSA_KEY, SETTINGS_KEY, STATUS_KEY, machine, registry
 from passrelay_producer.windows.facts import Waiting
 from passrelay_producer.windows.registry import Values
 from passrelay_schemas import filetime
@@ -64,6 +64,8 @@ def waiting(source: HookSource) -> dict[str, int]:
 
 def test_a_loaded_hook_is_no_fault_also_where_windows_does_not_tell_lsass_number(rig: Rig, windows: Keys) -> None:
     assert rig.source().fault() == ""
+    windows[STATUS_KEY] = LOADED | {"SettingsTrouble": ("", 1), "KeyId": ("k" * 24, 1)}
+    assert rig.source().fault() == ""
     windows[LSA_KEY] = {}
     assert rig.source().fault() == ""
     windows[LSA_KEY] = UnavailableError("denied")
@@ -76,10 +78,12 @@ def test_a_loaded_hook_is_no_fault_also_where_windows_does_not_tell_lsass_number
         ({}, "LSASS has not loaded the hook since it started"),
         (LOADED | {"ProcessId": (4711, 4)}, "LSASS has not loaded the hook since it started"),
         (LOADED | {"State": ("refused", 1), "Reason": ("no folder", 1)}, "the hook refused to load (no folder)"),
+        (LOADED | {"SettingsTrouble": ("no key id", 1), "KeyId": ("k" * 24, 1)}, f"sealing to the key {'k' * 24}"),
+        (LOADED | {"SettingsTrouble": ("no key id", 1)}, "the hook cannot use its registry settings (no key id)"),
         (UnavailableError("denied"), "cannot be told"),
     ],
 )
-def test_a_hook_that_is_off_is_a_fault_and_what_lies_there_is_taken_all_the_same(
+def test_a_hook_that_is_off_or_soon_will_be_is_a_fault_and_what_lies_there_is_taken_all_the_same(
     rig: Rig, windows: Keys, status: Values | Exception, told: str
 ) -> None:
     windows[STATUS_KEY] = status
@@ -88,6 +92,17 @@ def test_a_hook_that_is_off_is_a_fault_and_what_lies_there_is_taken_all_the_same
     rig.drain(source)
     assert told in source.fault()
     assert (len(rig.spool.events), rig.files()) == (1, [])
+
+
+def test_a_hook_that_writes_elsewhere_since_the_service_started_is_a_fault(rig: Rig, windows: Keys) -> None:
+    windows[SETTINGS_KEY] = {"Folder": (str(rig.folder), 1)}
+    source = rig.source()
+    assert source.fault() == ""
+    windows[SETTINGS_KEY] = {"Folder": (r"D:\records", 1)}
+    assert "but the hook writes to D:" in source.fault()
+    windows[STATUS_KEY] = {}
+    assert source.fault().startswith("LSASS has not loaded the hook")
+    assert "but the hook writes to D:" in source.fault()
 
 
 def test_elsewhere_than_on_windows_there_is_no_hook_to_be_off(rig: Rig) -> None:
@@ -180,24 +195,6 @@ def test_a_folder_that_is_away_and_a_registry_that_refuses_count_nothing(rig: Ri
     assert waiting(rig.source()) == {"hook_lost": 3}
     windows[STATUS_KEY] = UnavailableError("denied")
     assert waiting(rig.source()) == {}
-
-
-def test_a_file_that_is_in_the_spool_and_cannot_be_deleted_does_not_wait(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(rig.folder, hook_record(KEY), filetime=CALL)
-    source = rig.source()
-    monkeypatch.setattr(type(rig.folder), "unlink", _refuse)
-    rig.drain(source)
-    assert (len(rig.spool.events), len(rig.files()), waiting(source)) == (1, 1, {})
-    rig.controller.tokens[GUID] = GroupsError("it shows none")
-    put(rig.folder, hook_record(KEY), filetime=CALL + 1, sequence=2)
-    rig.drain(source)
-    assert waiting(source) == {"no_groups": 1}, "only the later one of the same account"
-
-
-def _refuse(*_: Any, **__: Any) -> None:
-    raise PermissionError(13, "a scanner holds it")
 
 
 def test_every_reason_has_its_repair() -> None:
