@@ -1,4 +1,4 @@
-"""Who may read or change a file on Windows: what mode bits are elsewhere, its access list is there.
+"""Who may read or change a file or registry key on Windows: what mode bits are elsewhere, its access list is there.
 
 Trusted are SYSTEM, the Administrators, the account of this process and the producer's service; anybody else who is let
 in is a fault. The service runs as a virtual account, whose SID is made of its name (MS-DTYP 2.4.2.4, NT SERVICE).
@@ -26,7 +26,7 @@ _NOBODY_ELSE = ("S-1-3-0", "S-1-3-4")
 """CREATOR OWNER and OWNER RIGHTS stand for whoever owns the file, and the owner is looked at by himself."""
 
 _GENERIC_ALL, _GENERIC_WRITE, _GENERIC_READ = 0x10000000, 0x40000000, 0x80000000
-_WRITE_DAC, _WRITE_OWNER, _DELETE = 0x40000, 0x80000, 0x10000
+_WRITE_DAC, _WRITE_OWNER, _DELETE, _READ_CONTROL = 0x40000, 0x80000, 0x10000, 0x20000
 _DELETE_CHILD, _WRITE_DATA, _APPEND_DATA, _READ_DATA = 0x40, 0x2, 0x4, 0x1
 WRITE = _GENERIC_ALL | _GENERIC_WRITE | _WRITE_DAC | _WRITE_OWNER | _DELETE | _DELETE_CHILD | _WRITE_DATA | _APPEND_DATA
 """Rights that change a file, or what is in a folder."""
@@ -37,6 +37,11 @@ CREATE = _GENERIC_ALL | _GENERIC_WRITE | _WRITE_DAC | _WRITE_OWNER | _WRITE_DATA
 
 CONTROL = _GENERIC_ALL | _WRITE_DAC | _WRITE_OWNER
 """Rights that lead to any other, later too."""
+_SET_VALUE, _CREATE_SUB_KEY, _CREATE_LINK = 0x2, 0x4, 0x20
+KEY_WRITE = CONTROL | _GENERIC_WRITE | _DELETE | _SET_VALUE | _CREATE_SUB_KEY | _CREATE_LINK
+"""Rights that change a registry key, or what is in it."""
+KEY_READ = 0x20019
+"""All that reading a registry key takes (winnt.h)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class AccessList:
-    """A file's or folder's owner and grants; `grants` is None without a list: everybody may everything."""
+    """A file's, folder's or registry key's owner and grants; `grants` is None without a list: all may everything."""
 
     owner: Grant
     grants: tuple[Grant, ...] | None
@@ -125,6 +130,33 @@ def access_list(path: Path) -> AccessList:
         descriptor = win32security.GetFileSecurity(str(path), wanted)
     except pywintypes.error as error:
         raise OSError(error.winerror, error.strerror, str(path)) from None
+    return _listed(descriptor)
+
+
+def key_access_list(path: str) -> AccessList:
+    """The list of a registry key below HKEY_LOCAL_MACHINE. OSError when it is not there or cannot be read."""
+    if sys.platform != "win32":
+        raise OSError("access lists are looked at on Windows only")
+    import winreg
+
+    import pywintypes
+    import win32security
+
+    wanted = win32security.OWNER_SECURITY_INFORMATION | win32security.DACL_SECURITY_INFORMATION
+    read: Any = win32security.GetSecurityInfo  # winreg's keys are not in its stubs
+    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, _READ_CONTROL | winreg.KEY_WOW64_64KEY) as key:
+        try:
+            descriptor = read(key.handle, win32security.SE_REGISTRY_KEY, wanted)
+        except pywintypes.error as error:
+            raise OSError(error.winerror, error.strerror, path) from None
+    return _listed(descriptor)
+
+
+def _listed(descriptor: Any) -> AccessList:
+    if sys.platform != "win32":
+        raise OSError("access lists are looked at on Windows only")
+    import win32security
+
     owner = _grant(descriptor.GetSecurityDescriptorOwner(), 0)
     dacl = descriptor.GetSecurityDescriptorDacl()
     if dacl is None:

@@ -27,7 +27,7 @@ from passrelay_producer.windows.facts import (
     ServiceState,
     Waiting,
 )
-from passrelay_schemas.keys import KeyStatus, KeyUse, generate
+from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate
 from passrelay_schemas.windows_acl import ADMINISTRATORS, SYSTEM, AccessList, Grant, virtual_account_sid
 from tests.unit.test_windows_plan import KEY, LOADED, OLD, SID, _settings
 
@@ -40,19 +40,33 @@ CLOSED = AccessList(
         Grant(virtual_account_sid(), "service", 0x1200A9),
     ),
 )
+KEY_CLOSED = AccessList(
+    Grant(ADMINISTRATORS, "Administrators", 0),
+    (
+        Grant(SYSTEM, "SYSTEM", 0xF003F),
+        Grant(ADMINISTRATORS, "Administrators", 0xF003F),
+        Grant(virtual_account_sid(), "service", 0x20019),
+    ),
+)
+KEY_OPEN = replace(KEY_CLOSED, grants=(*(KEY_CLOSED.grants or ()), Grant("S-1-5-32-545", "BUILTIN\\Users", 0x2)))
 RUNNING = ServiceFacts(ServiceState.RUNNING, ACCOUNT, "python", automatic=True, exit_code=0)
+OTHER: KeyDocument = generate(KeyUse.HOOK)[0]
+SETTINGS = HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\records")
+SHORT = bytes([2 + KEY.public_bytes[-1] % 2]) + KEY.public_bytes[1:33]
+"""The same point in the form that the hook does not take."""
 GOOD = Facts(
     Role.WRITABLE,
     build=20348,
     domain_sid=SID,
     packages=("rassfm", "scecli", HOOK),
     lsass=700,
-    settings=HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\records"),
+    settings=SETTINGS,
     configured=Path("c:/Records"),
     status=LOADED,
     dll=OLD,
     service=RUNNING,
     folder=CLOSED,
+    registry=KEY_CLOSED,
 )
 FOLDER_OPEN = replace(CLOSED, grants=(*(CLOSED.grants or ()), Grant("S-1-5-32-545", "BUILTIN\\Users", 0x2)))
 
@@ -80,6 +94,24 @@ def test_a_good_controller_has_only_good_rows_and_says_which_dll_is_loaded() -> 
         ("windows.settings", {"domain_sid": "S-1-5-21-9-9-9"}, "the domain's is S-1-5-21-9-9-9"),
         ("windows.settings", {"settings": HookSettings(producer="dc2", domain_sid=SID)}, "Producer is dc2"),
         ("windows.settings", {"configured": Path("D:/records")}, "Folder is C:\\records"),
+        ("windows.registry", {"registry": KEY_OPEN}, "BUILTIN\\Users"),
+        ("windows.registry", {"registry": None}, "cannot be read"),
+        (
+            "windows.registry",
+            {"registry": replace(KEY_CLOSED, grants=(KEY_CLOSED.grants or ())[:2])},
+            "service may not read",
+        ),
+        (
+            "windows.settings",
+            {"settings": replace(SETTINGS, recipient_key=OTHER.public_bytes)},
+            f"id is {OTHER.key_id}",
+        ),
+        ("windows.settings", {"settings": replace(SETTINGS, recipient_key_id="A" * 24)}, f"id is {KEY.key_id}"),
+        ("windows.settings", {"settings": replace(SETTINGS, recipient_key=b"\4" * 65)}, "no point of P-256"),
+        ("windows.settings", {"settings": replace(SETTINGS, recipient_key=SHORT)}, "no point of P-256"),
+        ("windows.settings", {"settings": replace(SETTINGS, recipient_key=b"")}, "RecipientKeyId is missing"),
+        ("windows.settings", {"status": replace(LOADED, key_id=OTHER.key_id)}, f"seals to {OTHER.key_id}, not to"),
+        ("windows.settings", {"status": replace(LOADED, settings_trouble="no key id")}, "because no key id"),
         ("windows.folder", {"folder": FOLDER_OPEN}, "BUILTIN\\Users"),
         ("windows.folder", {"folder": None}, "missing"),
         ("windows.loaded", {"status": HookStatus()}, "no change is captured"),
@@ -109,9 +141,40 @@ def test_each_fault_is_one_failed_row_with_its_repair(check: str, changes: dict[
     assert failed[0].repair
 
 
+def _settings_row(**changes: Any) -> Row:
+    return _rows(replace(GOOD, **changes))["windows.settings"]
+
+
+def test_the_row_of_the_settings_shows_which_key_lsass_seals_to_as_far_as_the_dll_says_it() -> None:
+    told = _settings_row(status=replace(LOADED, key_id=KEY.key_id))
+    assert (told.result, told.detail) == (Result.OK, f"the hook seals to {KEY.key_id} for dc1, as it says itself")
+    untold = _settings_row()
+    assert (untold.result, untold.detail) == (Result.OK, f"the hook seals to {KEY.key_id} for dc1")
+
+
+def test_a_damaged_key_is_repaired_by_naming_the_document_and_a_new_one_by_a_change() -> None:
+    damaged = replace(SETTINGS, recipient_key_id=OTHER.key_id, producer="dc2")
+    went_on = replace(LOADED, key_id=KEY.key_id, settings_trouble="no key id")
+    assert _settings_row(settings=damaged).repair == "`passrelay producer windows install --hook-key FILE --yes`"
+    for changes in ({"settings": damaged, "status": went_on}, {"status": went_on}):
+        assert "--hook-key FILE --yes`; it reads" in _settings_row(**changes).repair
+    both = _settings_row(settings=damaged, status=went_on).detail
+    assert f"the hook seals to {KEY.key_id}, not to the registry's {OTHER.key_id}" in both
+    rotated = replace(LOADED, key_id=OTHER.key_id)
+    assert "next password change on this controller" in _settings_row(status=rotated).repair
+    assert _settings_row(status=replace(rotated, process_id=1)).result is Result.OK, "of an LSASS that is gone"
+
+
 def test_a_service_that_may_not_log_on_gets_the_policy_as_its_repair() -> None:
     row = _rows(replace(GOOD, service=replace(RUNNING, state=ServiceState.STOPPED, exit_code=1069)))["windows.service"]
     assert "NT SERVICE\\ALL SERVICES" in row.repair
+
+
+def test_a_registry_key_that_others_may_write_needs_the_hook_key_again() -> None:
+    assert "--hook-key FILE" in _rows(replace(GOOD, registry=KEY_OPEN))["windows.registry"].repair
+    # Without the service's own right too: one row, about what is worse.
+    alone = replace(GOOD, registry=AccessList(Grant(SYSTEM, "SYSTEM", 0), None))
+    assert "everybody" in _rows(alone)["windows.registry"].detail
 
 
 def test_records_that_just_came_are_no_fault_and_a_stopped_service_explains_old_ones() -> None:

@@ -75,7 +75,7 @@ def test_a_link_or_a_folder_that_belongs_to_others_is_never_passrelays() -> None
 
 def test_the_mark_holds_for_all_below_it(tmp_path: Path) -> None:
     base = tmp_path / "passrelay"
-    assert folders.look(base) == FolderFacts(base, free=True, marked=False)
+    assert folders.look(base) == FolderFacts(base, free=True, marked=False, missing=True)
     base.mkdir()
     assert folders.look(base).free
     WindowsHands().mark_folder(base)
@@ -111,6 +111,42 @@ def test_what_came_into_a_folder_while_it_was_closed_is_not_taken_over(tmp_path:
     with pytest.raises(SafetyError, match="while it was closed"):
         WindowsHands().mark_folder(tmp_path)
     assert not folders.look(tmp_path).marked
+
+
+@pytest.mark.parametrize("planted", ["folder", "file", "link", "link to nowhere"])
+def test_what_took_the_folders_place_before_it_was_closed_is_not_taken_over(tmp_path: Path, planted: str) -> None:
+    # Anybody may make folders and junctions in ProgramData.
+    base, elsewhere = tmp_path / "passrelay", tmp_path / "elsewhere"
+    hands = WindowsHands()
+    hands.make_folder(base, "", new=True)
+    if planted == "folder":
+        base.mkdir()
+    elif planted == "file":
+        base.touch()
+    else:
+        base.symlink_to(elsewhere)
+    if planted == "link":
+        elsewhere.mkdir()
+    with pytest.raises(SafetyError, match="while this ran"):
+        hands.make_folder(base, "", new=True)
+    if "link" in planted:
+        with pytest.raises(SafetyError, match="became a link"):
+            hands.make_folder(base, "")
+        with pytest.raises(SafetyError, match="became a link"):
+            hands.mark_folder(base)
+        assert not (elsewhere / folders.MARK).exists()
+
+
+def test_a_folder_that_came_to_belong_to_others_is_neither_closed_nor_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = folders.look
+    monkeypatch.setattr(folders, "look", lambda path, others=None: look(path, lambda path, rights: ["LAB\\bob"]))
+    with pytest.raises(SafetyError, match="belong to others"):
+        WindowsHands().make_folder(tmp_path, "")
+    with pytest.raises(SafetyError, match="belong to others"):
+        WindowsHands().mark_folder(tmp_path)
+    assert not (tmp_path / folders.MARK).exists()
 
 
 def test_only_folders_that_lie_in_no_other_need_a_mark() -> None:

@@ -56,7 +56,14 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "`passrelay producer windows install --yes`",
     ),
     "windows.settings": ("the hook's registry key fits this producer and domain", "the same"),
-    "windows.folder": ("nobody but SYSTEM and Administrators can put files into the hook's folder", "the same"),
+    "windows.registry": (
+        "nobody but SYSTEM and Administrators can write the hook's registry key, and the service can read it",
+        "`passrelay producer windows install --hook-key FILE --yes`",
+    ),
+    "windows.folder": (
+        "nobody but SYSTEM and Administrators can put files into the hook's folder",
+        "`passrelay producer windows install --yes`",
+    ),
     "windows.loaded": ("LSASS has loaded the hook; the row says which", "restart the controller"),
     "windows.lost": (
         "the hook lost no change since the start, and needed no prepared file",

@@ -12,12 +12,12 @@ from passrelay_producer.windows.manager import LOGON_REPAIR, why_not
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse
 from passrelay_schemas.source_settings import HookSourceSettings
-from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, SYSTEM, strangers
+from passrelay_schemas.windows_acl import ADMINISTRATORS, CREATE, KEY_READ, SYSTEM, strangers, virtual_account_sid
 
 CONTROLLER = "windows.controller"
 LONGEST_WAIT_SECONDS = 600
 _INSTALL = "`passrelay producer windows install --yes`"
-_INSTALL_KEY = "`passrelay producer windows install --hook-key FILE --yes`"
+_WITH_KEY = "`passrelay producer windows install --hook-key FILE --yes`"
 _NEXT_CHANGE = "it reads its registry key with the next password change on this controller: change one, then look again"
 _NO_LOGON = 1069
 _SLOTS = 256
@@ -133,7 +133,7 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
         wrong.append(f"DomainSid is {settings.domain_sid or 'missing'}, the domain's is {facts.domain_sid}")
     if settings.key_fault:
         wrong.append(settings.key_fault)
-        repair = _INSTALL_KEY
+        repair = _WITH_KEY
     if not settings.folder:
         wrong.append("Folder is missing")
     elif facts.configured is not None and not registry.same_folder(settings.folder, facts.configured):
@@ -141,7 +141,7 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
     if facts.loaded and facts.status.settings_trouble:
         # Of the last change: repaired since, it is told until the next one.
         wrong.append(f"the hook goes on with settings from before, because {facts.status.settings_trouble}")
-        repair = f"{_INSTALL_KEY}; {_NEXT_CHANGE}"
+        repair = f"{_WITH_KEY}; {_NEXT_CHANGE}"
     said = facts.status.key_id if facts.loaded else ""
     if said not in ("", settings.recipient_key_id):
         repair = repair if wrong else _NEXT_CHANGE
@@ -150,6 +150,26 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
         return Result.FAIL, "; ".join(wrong), repair
     itself = ", as it says itself" if said else ""
     return Result.OK, f"the hook seals to {settings.recipient_key_id} for {settings.producer}{itself}", ""
+
+
+def _registry(facts: Facts, producer: str | None) -> _Found:
+    access = facts.registry
+    if facts.settings is None:
+        return Result.UNKNOWN, "windows.settings failed", ""
+    if access is None:
+        return Result.FAIL, "the access list of the hook's registry key cannot be read", _INSTALL
+    if facts.settings_open:
+        detail = (
+            "others may write the hook's registry key, and so have passwords sealed to themselves: "
+            f"{', '.join(facts.settings_open)}"
+        )
+        return Result.FAIL, detail, f"{_INSTALL_KEY}: the key that is in the registry may be theirs"
+    account = virtual_account_sid()
+    rights = [grant.mask for grant in access.grants or () if grant.sid == account]
+    if not any(mask & KEY_READ == KEY_READ for mask in rights):
+        detail = "the service may not read the hook's registry key, so it cannot tell whether the hook is loaded"
+        return Result.FAIL, detail, _INSTALL
+    return Result.OK, "only SYSTEM and Administrators can write it; the service reads", ""
 
 
 def _folder(facts: Facts, producer: str | None) -> _Found:
@@ -217,6 +237,7 @@ _CHECKS: dict[str, Callable[[Facts, str | None], _Found]] = {
     "windows.ppl": _protected,
     "windows.listed": _listed,
     "windows.settings": _settings,
+    "windows.registry": _registry,
     "windows.folder": _folder,
     "windows.loaded": _loaded,
     "windows.lost": _lost,

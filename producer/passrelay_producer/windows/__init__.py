@@ -54,7 +54,7 @@ def only_taken_from(account: str) -> str:
 
 def settings_access(account: str) -> str:
     """SDDL of the hook's registry key."""
-    return f"D:P(A;CI;KA;;;SY)(A;CI;KA;;;BA)(A;CI;KR;;;{account})"
+    return f"O:BAD:P(A;CI;KA;;;SY)(A;CI;KA;;;BA)(A;CI;KR;;;{account})"
 
 
 def service_command(python: PureWindowsPath, config: PureWindowsPath) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from passrelay_schemas.keys import key_id_of
 from passrelay_schemas.suites import P256, SUITES
-from passrelay_schemas.windows_acl import AccessList
+from passrelay_schemas.windows_acl import ADMINISTRATORS, KEY_WRITE, SYSTEM, AccessList, strangers
 
 _POINT_BYTES = 65
 """An uncompressed point of P-256, the only form that the hook takes."""
@@ -168,6 +168,13 @@ class Facts:
     """Of the hook's registry key; None when it is not there, or its list cannot be read."""
     program: AccessList | None = None
     """Of the folder of this Python, which the service runs."""
+
+    @property
+    def settings_open(self) -> list[str]:
+        """Who else may write the hook's registry key, and so have passwords sealed to himself."""
+        if self.registry is None:
+            return []
+        return strangers(self.registry, KEY_WRITE, {SYSTEM, ADMINISTRATORS})
 
     @property
     def loaded(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 from passrelay_producer.windows.registry import normal
 from passrelay_schemas import windows_acl
+from passrelay_schemas.errors import SafetyError
 from passrelay_schemas.windows_acl import ADMINISTRATORS, CONTROL, TRUSTED_INSTALLER
 
 MARK = ".passrelay"
@@ -37,6 +38,8 @@ class FolderFacts:
     """Who else owns it; without a mark also who else may change its access list: he could also afterwards."""
     link: bool = False
     """It leads somewhere else."""
+    missing: bool = False
+    """Nothing has its name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def look(path: Path, others: Callable[[Path, int], Sequence[str]] = controlled_b
     except OSError:
         free = False
     # A marked one was closed once: whoever else may change its list now was let in by an administrator, and goes again.
-    return FolderFacts(path, free, marked, tuple(others(path, 0 if marked else CONTROL)), _is_link(path))
+    return FolderFacts(
+        path, free, marked, tuple(others(path, 0 if marked else CONTROL)), _is_link(path), not os.path.lexists(path)
+    )
 
 
 def _is_link(path: Path) -> bool:
@@ -98,7 +103,7 @@ def occupied(environment: Mapping[str, str]) -> Occupied:
 
 def top(path: PurePath, others: Iterable[PurePath]) -> bool:
     """None of the others contains it, so it needs a mark of its own."""
-    return not any(_within(path, other) and not _within(other, path) for other in others)
+    return not any(within(path, other) and not within(other, path) for other in others)
 
 
 def why_not(folder: FolderFacts, taken: Occupied) -> str:
@@ -109,8 +114,8 @@ def why_not(folder: FolderFacts, taken: Occupied) -> str:
         return f"{path} is a whole drive: put producer.toml and what it names into folders of their own"
     if not whole.is_absolute():
         return f"{path} is no whole path: name it with its drive"
-    theirs = next((one for one in taken.whole if _within(path, one) or _within(one, path)), None)
-    theirs = theirs or next((one for one in taken.itself if _within(one, path)), None)
+    theirs = next((one for one in taken.whole if within(path, one) or within(one, path)), None)
+    theirs = theirs or next((one for one in taken.itself if within(one, path)), None)
     if theirs is not None:
         return f"{path} is Windows' or a user's ({theirs}): take a folder of passrelay's own, as below C:\\ProgramData"
     if folder.link:
@@ -133,6 +138,23 @@ def why_not(folder: FolderFacts, taken: Occupied) -> str:
     return ""
 
 
-def _within(path: PurePath, folder: PurePath) -> bool:
+def check_again(path: Path, *, new: bool = False, others: Callable[[Path, int], Sequence[str]] = controlled_by) -> None:
+    """At the act, what `why_not` has looked at for the plan: SafetyError when another took its place meanwhile.
+
+    `new`: nothing had its name then.
+    """
+    found = look(path, others)
+    if new and not found.missing:
+        what = "came into being"
+    elif found.link:
+        what = "became a link"
+    elif found.others:
+        what = f"came to belong to others ({', '.join(found.others)})"
+    else:
+        return
+    raise SafetyError(f"folder {path}: it {what} while this ran: look who did that, take it away, and run this again")
+
+
+def within(path: PurePath, folder: PurePath) -> bool:
     """It is the folder, or lies in it."""
     return PureWindowsPath(normal(path)).is_relative_to(PureWindowsPath(normal(folder)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from passrelay_producer.windows import (
     machine,
     manager,
     only_administrators,
+    packages,
+    registry,
 )
 from passrelay_producer.windows.facts import HookSettings
 from passrelay_schemas.errors import SafetyError, UnavailableError
@@ -35,14 +37,17 @@ _ALL_KINDS = 7
 class Hands(Protocol):
     """The acts. UnavailableError says what could not be done, SafetyError what may not."""
 
-    def make_folder(self, path: Path, sddl: str) -> None:
-        """The folder, with exactly this access list."""
+    def make_folder(self, path: Path, sddl: str, *, new: bool = False) -> None:
+        """The folder, with exactly this access list. `new`: it was not there, so nobody else may have made it."""
 
     def mark_folder(self, path: Path) -> None:
         """It is passrelay's own from now on, with everything in it."""
 
-    def write_settings(self, settings: HookSettings, sddl: str) -> None:
-        """The hook's registry key, with exactly this access list."""
+    def close_settings(self, sddl: str) -> None:
+        """The hook's registry key, with exactly this access list, and the status below it."""
+
+    def write_settings(self, settings: HookSettings) -> None:
+        """The values of the hook's registry key."""
 
     def remove_settings(self) -> None:
         """Without it the DLL refuses to load."""
@@ -59,8 +64,11 @@ class Hands(Protocol):
     def remove_dll(self) -> None:
         """Now, or at the next start when LSASS has it."""
 
-    def write_packages(self, packages: Sequence[str]) -> None:
-        """LSA's whole list."""
+    def add_package(self) -> None:
+        """The hook at the end of LSA's list, as the list is then."""
+
+    def remove_package(self) -> None:
+        """The hook out of LSA's list, as the list is then."""
 
     def make_service(self, command: str) -> None:
         """Make or change it."""
@@ -78,8 +86,12 @@ class Hands(Protocol):
 class WindowsHands:
     """The acts on the machine itself."""
 
-    def make_folder(self, path: Path, sddl: str) -> None:
-        """The folder, with exactly this access list; what it holds inherits it. A new one has it from its beginning."""
+    def make_folder(self, path: Path, sddl: str, *, new: bool = False) -> None:
+        """The folder, with exactly this access list; what it holds inherits it. A new one has it from its beginning.
+
+        SafetyError: since it was looked at somebody else has put something in its place.
+        """
+        folders.check_again(path, new=new)
         if sys.platform != "win32":
             return
         import pywintypes
@@ -91,7 +103,7 @@ class WindowsHands:
             wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
                 sddl, win32security.SDDL_REVISION_1
             )
-            if not path.is_dir():
+            if new or not path.is_dir():
                 attributes = pywintypes.SECURITY_ATTRIBUTES()
                 attributes.SECURITY_DESCRIPTOR = wanted
                 win32file.CreateDirectory(str(path), attributes)
@@ -105,6 +117,7 @@ class WindowsHands:
 
     def mark_folder(self, path: Path) -> None:
         """As `folders.look` looks for it. SafetyError: something came into the folder before it was closed."""
+        folders.check_again(path)
         found = folders.look(path)
         if not found.free and not found.marked:
             raise SafetyError(
@@ -116,32 +129,43 @@ class WindowsHands:
             mark.mkdir(exist_ok=True)
         self.make_folder(mark, only_administrators())
 
-    def write_settings(self, settings: HookSettings, sddl: str) -> None:
-        """The access list first, so that nobody else ever may write the values."""
+    def close_settings(self, sddl: str) -> None:
+        """Made if need be. What the DLL keeps below it inherits the list, also what is there already."""
         if sys.platform != "win32":
             return
         import winreg
 
         import win32security
 
-        with _explained(f"registry HKLM\\{SETTINGS_KEY}"):
-            wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
-                sddl, win32security.SDDL_REVISION_1
-            )
-            what = win32security.DACL_SECURITY_INFORMATION | win32security.PROTECTED_DACL_SECURITY_INFORMATION
-            with _key(SETTINGS_KEY, winreg.KEY_ALL_ACCESS) as key:
-                set_access: Any = win32security.SetSecurityInfo  # winreg's keys are not in its stubs
-                dacl = wanted.GetSecurityDescriptorDacl()
-                set_access(key.handle, win32security.SE_REGISTRY_KEY, what, None, None, dacl, None)
-            with _key(SETTINGS_KEY, winreg.KEY_SET_VALUE) as values:
-                winreg.SetValueEx(values, "RecipientKey", 0, winreg.REG_BINARY, settings.recipient_key)
-                for name, text in (
-                    ("RecipientKeyId", settings.recipient_key_id),
-                    ("Producer", settings.producer),
-                    ("DomainSid", settings.domain_sid),
-                    ("Folder", settings.folder),
-                ):
-                    winreg.SetValueEx(values, name, 0, winreg.REG_SZ, text)
+        wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(sddl, win32security.SDDL_REVISION_1)
+        owner, dacl = wanted.GetSecurityDescriptorOwner(), wanted.GetSecurityDescriptorDacl()
+        what = (
+            win32security.OWNER_SECURITY_INFORMATION
+            | win32security.DACL_SECURITY_INFORMATION
+            | win32security.PROTECTED_DACL_SECURITY_INFORMATION
+        )
+        set_access: Any = win32security.SetSecurityInfo  # winreg's keys are not in its stubs
+        with _explained(f"registry HKLM\\{SETTINGS_KEY}"), _key(SETTINGS_KEY, winreg.KEY_ALL_ACCESS) as key:
+            set_access(key.handle, win32security.SE_REGISTRY_KEY, what, owner, None, dacl, None)
+        if registry.values(STATUS_KEY):
+            with _explained(f"registry HKLM\\{STATUS_KEY}"), _key(STATUS_KEY, winreg.KEY_ALL_ACCESS) as key:
+                set_access(key.handle, win32security.SE_REGISTRY_KEY, what, owner, None, dacl, None)
+
+    def write_settings(self, settings: HookSettings) -> None:
+        """After `close_settings`, so that nobody else ever may write the values."""
+        if sys.platform != "win32":
+            return
+        import winreg
+
+        with _explained(f"registry HKLM\\{SETTINGS_KEY}"), _key(SETTINGS_KEY, winreg.KEY_SET_VALUE) as values:
+            winreg.SetValueEx(values, "RecipientKey", 0, winreg.REG_BINARY, settings.recipient_key)
+            for name, text in (
+                ("RecipientKeyId", settings.recipient_key_id),
+                ("Producer", settings.producer),
+                ("DomainSid", settings.domain_sid),
+                ("Folder", settings.folder),
+            ):
+                winreg.SetValueEx(values, name, 0, winreg.REG_SZ, text)
 
     def remove_settings(self) -> None:
         """With the DLL's status below it."""
@@ -176,14 +200,13 @@ class WindowsHands:
         with _explained(f"{machine.system_folder() / DLL}"):
             self._move_aside(machine.system_folder() / DLL)
 
-    def write_packages(self, packages: Sequence[str]) -> None:
-        """As REG_MULTI_SZ, which it was."""
-        if sys.platform != "win32":
-            return
-        import winreg
+    def add_package(self) -> None:
+        """Others may have changed the list since it was looked at."""
+        _change_packages(packages.appended)
 
-        with _explained(f"registry HKLM\\{LSA_KEY}"), _key(LSA_KEY, winreg.KEY_SET_VALUE) as key:
-            winreg.SetValueEx(key, PACKAGES, 0, winreg.REG_MULTI_SZ, list(packages))
+    def remove_package(self) -> None:
+        """Others may have changed the list since it was looked at: stopping the service takes its time."""
+        _change_packages(packages.removed)
 
     def make_service(self, command: str) -> None:
         """Make or change it."""
@@ -217,6 +240,20 @@ class WindowsHands:
         except OSError:
             move: Any = win32file.MoveFileEx  # None is "delete", which its stubs do not know
             move(str(aside), None, win32con.MOVEFILE_DELAY_UNTIL_REBOOT)
+
+
+def _change_packages(change: Callable[[Sequence[str], str], list[str]]) -> None:
+    """As REG_MULTI_SZ, which it is, or `packages.parse` refuses."""
+    if sys.platform != "win32":
+        return
+    import winreg
+
+    with _explained(f"registry HKLM\\{LSA_KEY}"):
+        before = packages.parse(*registry.values(LSA_KEY).get(PACKAGES, (None, 0)))
+        after = change(before, HOOK)
+        if after != list(before):
+            with _key(LSA_KEY, winreg.KEY_SET_VALUE) as key:
+                winreg.SetValueEx(key, PACKAGES, 0, winreg.REG_MULTI_SZ, after)
 
 
 @contextlib.contextmanager

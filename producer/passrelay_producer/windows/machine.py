@@ -57,6 +57,7 @@ def look(folder: Path | None, *, also: Path | None = None) -> Facts:
         service=manager.look(),
         waiting=waiting(folder, theirs, also if also is not None and also.is_dir() else None),
         folder=_access(where) if where is not None else None,
+        registry=registry.settings_access_list(),
         program=_access(Path(sys.executable).parent),
     )
 

@@ -92,12 +92,14 @@ def install(facts: Facts, wanted: Wanted) -> Plan:
     if hook is None:
         return Plan(["[source.hook] is missing"])
     settings = _hook_settings(facts, wanted, wanted.producer, str(hook.folder))
-    account = virtual_account_sid()
+    access = settings_access(virtual_account_sid())
+    text = f"registry: HKLM\\SOFTWARE\\passrelay\\hook: SYSTEM, Administrators, and {ACCOUNT} may read"
+    steps.append(Step(text, lambda hands: hands.close_settings(access)))
     if settings != facts.settings:
         text = (
             f"registry: HKLM\\SOFTWARE\\passrelay\\hook for {settings.producer}, sealing to {settings.recipient_key_id}"
         )
-        steps.append(Step(text, lambda hands: hands.write_settings(settings, settings_access(account))))
+        steps.append(Step(text, lambda hands: hands.write_settings(settings)))
     after = [*_dll(facts, wanted, steps)]
     before = facts.settings.folder if facts.settings is not None else ""
     if before and not registry.same_folder(before, hook.folder):
@@ -164,6 +166,11 @@ def _settings_refuse(facts: Facts, wanted: Wanted) -> list[str]:
         return found
     if key is None and not (facts.settings is not None and facts.settings.recipient_key_id):
         found.append("no hook key yet: copy its *.pub.json here from a consumer and name it with --hook-key")
+    elif key is None and facts.settings_open:
+        found.append(
+            f"the hook's registry key lets others write it ({', '.join(facts.settings_open)}), so the recipient key in "
+            "it may be theirs: name the hook key's document from a consumer with --hook-key"
+        )
     elif key is None and facts.settings is not None and facts.settings.key_fault:
         found.append(
             f"the registry's hook key is damaged ({facts.settings.key_fault}): name the hook key's *.pub.json with "
@@ -221,11 +228,16 @@ def _folders(wanted: Wanted) -> list[Step]:
     account = virtual_account_sid()
     closed = own_folders(wanted.config, wanted.settings)
     tops = {path for path in closed if folders.top(path, closed)}
+    missing = {folder.path for folder in wanted.folders if folder.missing}
     base, keys, spool, log, records = closed
 
     def step(path: Path, sddl: str, text: str) -> Step:
+        # One that an earlier step makes, itself or on the way to another, is there by then.
+        made = closed[: closed.index(path)] if path in closed else []
+        new = path in missing and not any(folders.within(other, path) for other in made)
+
         def act(hands: Hands) -> None:
-            hands.make_folder(path, sddl)
+            hands.make_folder(path, sddl, new=new)
             if path in tops:
                 hands.mark_folder(path)
 
@@ -264,7 +276,7 @@ def _dll(facts: Facts, wanted: Wanted, steps: list[Step]) -> list[str]:
     listed = packages.appended(facts.packages, HOOK)
     if listed != list(facts.packages):
         text = f"registry: Notification Packages was {_shown(facts.packages)}, becomes {_shown(listed)}"
-        steps.append(Step(text, lambda hands: hands.write_packages(listed)))
+        steps.append(Step(text, lambda hands: hands.add_package()))
     loaded = facts.loaded_dll
     if loaded is None:
         return ["restart this controller: LSASS loads the hook only when it starts; `status` says whether it did"]
@@ -304,7 +316,7 @@ def remove(facts: Facts, *, data: Sequence[FolderFacts], occupied: Occupied, que
     listed = packages.removed(facts.packages, HOOK)
     if listed != list(facts.packages):
         text = f"registry: Notification Packages was {_shown(facts.packages)}, becomes {_shown(listed)}"
-        steps.append(Step(text, lambda hands: hands.write_packages(listed)))
+        steps.append(Step(text, lambda hands: hands.remove_package()))
     if facts.dll is not None:
         text = f"{DLL}: remove{', at the next start' if facts.loaded else ''}"
         steps.append(Step(text, lambda hands: hands.remove_dll()))
