@@ -163,7 +163,7 @@ def _registry(facts: Facts, producer: str | None) -> _Found:
             "others may write the hook's registry key, and so have passwords sealed to themselves: "
             f"{', '.join(facts.settings_open)}"
         )
-        return Result.FAIL, detail, f"{_INSTALL_KEY}: the key that is in the registry may be theirs"
+        return Result.FAIL, detail, f"{_WITH_KEY}: the key that is in the registry may be theirs"
     account = virtual_account_sid()
     rights = [grant.mask for grant in access.grants or () if grant.sid == account]
     if not any(mask & KEY_READ == KEY_READ for mask in rights):
