@@ -151,7 +151,10 @@ def hook(key: KeyDocument, *, producers: Collection[str], heard: Heard) -> Itera
     for name in sorted(producers):
         spoken = heard.spoken.get(name)
         if spoken is None or spoken.newest.source == "hook":
-            why = "its hook may seal to the key: look there at RecipientKeyId and for records that wait in its folder"
+            why = (
+                "its hook may seal to the key: look there at `passrelay doctor`, row windows.settings (RecipientKeyId, "
+                "and what the hook says itself), and for records that wait in its folder"
+            )
             yield Objection(f"producer {name}", f"{why}; when neither has {key.key_id} any more: --despite {name}")
 
 
