@@ -58,6 +58,24 @@ static void copy_password(void *argument)
     bytes_copy(change->plain + PLAIN_PASSWORD, password->buffer, length);
 }
 
+static void prepare_slots_now(void *argument)
+{
+    struct settings settings;
+    int ever_good;
+    (void)argument;
+    settings_read(&settings, &ever_good);
+    if (ever_good)
+        slots_prepare(settings.folder);
+    log_slots_left();
+}
+
+/* Those of another folder than before: 256 files, which no change should wait for. */
+static VOID CALLBACK prepare_slots(PTP_CALLBACK_INSTANCE instance, PVOID context)
+{
+    (void)instance;
+    guard_call(prepare_slots_now, context);
+}
+
 static void seal_and_store(void *argument)
 {
     struct change *change = argument;
@@ -72,7 +90,7 @@ static void seal_and_store(void *argument)
     GetSystemTimePreciseAsFileTime(&now);
     u64 filetime = (u64)now.dwHighDateTime << 32 | now.dwLowDateTime;
     struct outcome settings_outcome = settings_read(&settings, &ever_good);
-    log_settings(settings_outcome);
+    log_settings(settings_outcome, &settings);
     if (!ever_good) {
         change->outcome = settings_outcome;
         return;
@@ -86,8 +104,10 @@ static void seal_and_store(void *argument)
     struct stored stored = store_write(settings.folder, record, filetime, change->rid);
     if (stored.detour.trouble != NO_TROUBLE && stored.outcome.trouble == NO_TROUBLE)
         log_slot(stored.detour, slots_left());
-    if (stored.slot_made)
+    if (stored.slots_changed)
         log_slots_left();
+    if (slots_moved())
+        TrySubmitThreadpoolCallback(prepare_slots, NULL, NULL); /* without it each change makes one */
     if (stored.unnamed.trouble != NO_TROUBLE)
         log_unnamed(stored.unnamed);
     change->outcome = stored.outcome;

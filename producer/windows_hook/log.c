@@ -25,6 +25,7 @@ static const WCHAR *const WORDS[TROUBLES] = {
     [TROUBLE_WRITE] = L"a file could not be written: is the disk full?",
     [TROUBLE_FLUSH] = L"a file could not be flushed to the disk",
     [TROUBLE_RENAME] = L"a file could not be renamed",
+    [TROUBLE_GONE] = L"a new file was gone before it had its final name: does a scanner take files out of that folder?",
     [TROUBLE_SEAL] = L"the password could not be sealed",
     [TROUBLE_LENGTH] = L"the password is longer than 256 characters or ends in half a character",
     [TROUBLE_REFUSED] = L"the self-test at the start had failed",
@@ -45,7 +46,9 @@ static SRWLOCK sender = SRWLOCK_INIT; /* one at a time */
 static SRWLOCK slots_teller = SRWLOCK_INIT;
 static PTP_TIMER timer;
 static volatile LONG lost, slotted;
-static enum trouble settings_trouble;
+static SRWLOCK settings_teller = SRWLOCK_INIT;
+static enum trouble settings_trouble; /* it and the id: what was told last */
+static char key_id_told[KEY_ID_BYTES];
 
 static void decimal(WCHAR text[NUMBER_UNITS], u32 value)
 {
@@ -180,8 +183,33 @@ static void set_text(HKEY key, LPCWSTR name, const WCHAR *text)
     RegSetValueExW(key, name, 0, REG_SZ, (const BYTE *)text, (units + 1) * (DWORD)sizeof *text);
 }
 
-static void set_state(const WCHAR *state, struct outcome why)
+/* Under settings_teller, and read there: whoever writes last writes what holds then. Returns what settings_read does. */
+static struct outcome tell_settings(int refused)
 {
+    struct settings settings;
+    int ever_good;
+    struct outcome why = settings_read(&settings, &ever_good);
+    WCHAR id[KEY_ID_BYTES + 1] = {0};
+    if (!ever_good || refused) /* it seals to none */
+        bytes_wipe(settings.identity.key_id, KEY_ID_BYTES);
+    for (int i = 0; i < KEY_ID_BYTES; i++)
+        id[i] = (WCHAR)settings.identity.key_id[i];
+    HKEY key = status_key();
+    if (key) {
+        set_text(key, L"KeyId", id);
+        set_text(key, L"SettingsTrouble", why.trouble == NO_TROUBLE ? L"" : WORDS[why.trouble]);
+        RegCloseKey(key);
+    }
+    settings_trouble = why.trouble;
+    bytes_copy(key_id_told, settings.identity.key_id, KEY_ID_BYTES);
+    return why;
+}
+
+static void set_state(const WCHAR *state, struct outcome why, int refused)
+{
+    AcquireSRWLockExclusive(&settings_teller);
+    tell_settings(refused);
+    ReleaseSRWLockExclusive(&settings_teller);
     HKEY key = status_key();
     if (!key)
         return;
@@ -205,7 +233,7 @@ void log_loaded(void)
 {
     struct message message = {.id = MESSAGE_LOADED, .type = EVENTLOG_INFORMATION_TYPE, .strings = 1};
     set_version(message.number[0]);
-    set_state(L"loaded", (struct outcome){NO_TROUBLE, 0});
+    set_state(L"loaded", (struct outcome){NO_TROUBLE, 0}, 0);
     report(&message);
 }
 
@@ -216,7 +244,7 @@ void log_refused(struct outcome why)
     message.words = WORDS[why.trouble];
     message.words_at = 1;
     hexadecimal(message.number[2], why.error);
-    set_state(L"refused", why);
+    set_state(L"refused", why, 1);
     report(&message);
 }
 
@@ -252,7 +280,6 @@ void log_slot(struct outcome why, int left)
         set_number(key, L"Slotted", number);
         RegCloseKey(key);
     }
-    log_slots_left();
     report(&message);
 }
 
@@ -293,12 +320,15 @@ void log_unnamed(struct outcome why)
     warn(MESSAGE_UNNAMED, why);
 }
 
-void log_settings(struct outcome why)
+void log_settings(struct outcome why, const struct settings *settings)
 {
-    AcquireSRWLockExclusive(&lock);
-    int news = settings_trouble != why.trouble;
-    settings_trouble = why.trouble;
-    ReleaseSRWLockExclusive(&lock);
-    if (news && why.trouble != NO_TROUBLE)
-        warn(MESSAGE_OLD_SETTINGS, why);
+    struct outcome news = {NO_TROUBLE, 0};
+    AcquireSRWLockExclusive(&settings_teller);
+    enum trouble before = settings_trouble;
+    if (before != why.trouble || !bytes_equal(key_id_told, settings->identity.key_id, KEY_ID_BYTES))
+        news = tell_settings(0);
+    int another = news.trouble != before;
+    ReleaseSRWLockExclusive(&settings_teller);
+    if (another && news.trouble != NO_TROUBLE)
+        warn(MESSAGE_OLD_SETTINGS, news);
 }

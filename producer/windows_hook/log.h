@@ -6,7 +6,7 @@
 #ifndef LOG_H
 #define LOG_H
 
-#include "trouble.h"
+#include "settings.h"
 
 /* Before anything else; keeps the DLL in memory for as long as the process lives. */
 void log_open(void);
@@ -20,7 +20,7 @@ void log_short_of_slots(struct outcome why, int left);
 /* For the registry alone: how many there are now. */
 void log_slots_left(void);
 void log_unnamed(struct outcome why);
-/* Says so when the trouble is another one than at the last call; NO_TROUBLE says nothing. */
-void log_settings(struct outcome why);
+/* With what settings_read has found, for each change: says so when that is something else than before. */
+void log_settings(struct outcome why, const struct settings *settings);
 
 #endif

@@ -6,6 +6,8 @@ static SRWLOCK lock = SRWLOCK_INIT;
 static WCHAR where[FOLDER_UNITS]; /* the folder that `there` tells of */
 static u8 there[SLOTS];
 static volatile int left;
+static volatile LONG moved;
+static int refill_next;
 
 static void slot_path(WCHAR path[PATH_UNITS], const WCHAR *folder, int slot)
 {
@@ -54,52 +56,62 @@ static void look_at(const WCHAR *folder)
     bytes_copy(where, folder, sizeof where);
     bytes_wipe(there, sizeof there);
     left = 0;
+    InterlockedExchange(&moved, 1);
 }
 
 u32 slots_prepare(const WCHAR *folder)
 {
     u32 error = 0;
-    AcquireSRWLockExclusive(&lock);
-    look_at(folder);
     make_place(folder);
-    for (int slot = 0; slot < SLOTS; slot++)
+    for (int slot = 0; slot < SLOTS; slot++) {
+        /* For each anew: a change that needs a slot meanwhile waits for one, not for all. */
+        AcquireSRWLockExclusive(&lock);
+        look_at(folder);
+        if (!slot)
+            InterlockedExchange(&moved, 0);
         if (!there[slot]) {
             u32 failed = make(folder, slot);
             error = failed ? failed : error;
         }
-    ReleaseSRWLockExclusive(&lock);
+        ReleaseSRWLockExclusive(&lock);
+    }
     return error;
 }
 
-int slots_find(const WCHAR *folder, WCHAR path[PATH_UNITS])
+int slots_find(const WCHAR *folder, int *looked_at, WCHAR path[PATH_UNITS])
 {
-    int slot = 0;
+    int found = 0;
     AcquireSRWLockExclusive(&lock);
     look_at(folder);
-    while (slot < SLOTS && !there[slot])
-        slot++;
+    while (!found && *looked_at < SLOTS) {
+        int slot = (*looked_at)++;
+        found = there[slot];
+        if (found)
+            slot_path(path, folder, slot);
+    }
     ReleaseSRWLockExclusive(&lock);
-    if (slot < SLOTS)
-        slot_path(path, folder, slot);
-    return slot < SLOTS;
+    return found;
 }
 
-int slots_take(const WCHAR *folder, const WCHAR *path)
+int slots_take(const WCHAR *folder, int *looked_at, const WCHAR *path)
 {
     WCHAR slot_at[PATH_UNITS];
     int got = 0;
     AcquireSRWLockExclusive(&lock);
     look_at(folder);
-    for (int slot = SLOTS - 1; slot >= 0 && !got; slot--) {
+    while (!got && *looked_at < SLOTS) {
+        int slot = SLOTS - 1 - (*looked_at)++;
         if (!there[slot])
             continue;
         slot_path(slot_at, folder, slot);
         got = MoveFileExW(slot_at, path, 0);
         DWORD error = got ? 0 : GetLastError();
-        if (!got && error != ERROR_FILE_NOT_FOUND)
-            break;
-        there[slot] = 0;
-        left--;
+        if (error == ERROR_PATH_NOT_FOUND || error == ERROR_ALREADY_EXISTS || error == ERROR_WRITE_PROTECT)
+            break; /* the folder or the path is what is wrong: so it would be for every slot */
+        if (got || error == ERROR_FILE_NOT_FOUND) {
+            there[slot] = 0;
+            left--;
+        }
     }
     ReleaseSRWLockExclusive(&lock);
     return got;
@@ -113,13 +125,22 @@ int slots_refill(const WCHAR *folder)
     look_at(folder);
     if (!left)
         make_place(folder);
-    for (int slot = 0; slot < SLOTS && left < SLOTS; slot++)
+    /* In turn, or one that another program holds would keep all others from coming back. */
+    for (int i = 0; i < SLOTS && left < SLOTS; i++) {
+        int slot = refill_next;
+        refill_next = (slot + 1) % SLOTS;
         if (!there[slot]) {
             made = !make(folder, slot);
             break;
         }
+    }
     ReleaseSRWLockExclusive(&lock);
     return made;
+}
+
+int slots_moved(void)
+{
+    return InterlockedExchange(&moved, 0) != 0;
 }
 
 int slots_left(void)

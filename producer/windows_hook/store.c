@@ -6,6 +6,12 @@
 #define TEMPORARY L".new"
 #define FINAL L".record"
 
+enum { TRIES = 8, TAKEN_AFTER = 600000000 /* 60 s: hook_folder.py's NEW_SECONDS */ };
+
+struct place {
+    WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
+};
+
 static volatile LONG sequence;
 
 static struct outcome last(enum trouble trouble)
@@ -31,53 +37,103 @@ static struct outcome fill(const WCHAR *path, DWORD creation, const u8 *bytes)
     return outcome;
 }
 
-static struct outcome finish(const WCHAR *temporary, const WCHAR *final)
+static struct outcome finish(const struct place *place)
 {
-    if (MoveFileExW(temporary, final, MOVEFILE_WRITE_THROUGH))
+    if (MoveFileExW(place->temporary, place->final, MOVEFILE_WRITE_THROUGH))
         return (struct outcome){NO_TROUBLE, 0};
-    /* The source takes a whole record under its temporary name too, in case we die right here: then it has it. */
-    if (GetLastError() == ERROR_FILE_NOT_FOUND)
-        return (struct outcome){NO_TROUBLE, 0};
-    return last(TROUBLE_RENAME);
+    struct outcome outcome = last(TROUBLE_RENAME);
+    /* One that somebody has deleted and somebody holds yet cannot be renamed, and has no attributes any more. */
+    if (GetFileAttributesW(place->temporary) == INVALID_FILE_ATTRIBUTES)
+        outcome.trouble = TROUBLE_GONE;
+    return outcome;
+}
+
+/* Another one with each call: a name that was just deleted is not free while a scanner holds the file. The sequence
+ * makes it this process's only one; 100 ns and the RID, the only one at all. */
+static void new_place(struct place *place, const WCHAR *folder, u64 filetime, u32 rid)
+{
+    u16 name[RECORD_NAME_UNITS];
+    record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
+    path_build(place->temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
+    path_build(place->final, folder, name, RECORD_NAME_UNITS, FINAL);
+}
+
+/* `why` not into a new file; that too when there is no slot. Each slot is looked at once and a few are written to: what
+ * it takes is bounded, and nobody is waited for. */
+static struct outcome fill_slot(struct place *place, const WCHAR *folder, const u8 *record, u64 filetime, u32 rid,
+                                struct outcome why)
+{
+    int looked_at = 0;
+    for (int tries = 0; tries < TRIES; tries++) {
+        new_place(place, folder, filetime, rid);
+        if (!slots_take(folder, &looked_at, place->temporary))
+            break;
+        why = fill(place->temporary, OPEN_EXISTING, record);
+        /* A disk that cannot flush is slow to say so; the record may be on it nevertheless, and stays. */
+        if (why.trouble == NO_TROUBLE || why.trouble == TROUBLE_FLUSH)
+            break;
+        DeleteFileW(place->temporary); /* somebody holds that one: another */
+    }
+    return why;
+}
+
+static struct stored write_once(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid)
+{
+    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}, 0};
+    struct place place;
+    new_place(&place, folder, filetime, rid);
+    stored.outcome = fill(place.temporary, CREATE_NEW, record);
+    if (stored.outcome.trouble != NO_TROUBLE) {
+        stored.detour = stored.outcome;
+        stored.slots_changed = 1;
+        if (stored.outcome.trouble != TROUBLE_CREATE)
+            DeleteFileW(place.temporary);
+        stored.outcome = fill_slot(&place, folder, record, filetime, rid, stored.detour);
+        if (stored.outcome.trouble != NO_TROUBLE)
+            return stored;
+    }
+    stored.unnamed = finish(&place);
+    if (stored.unnamed.trouble == TROUBLE_GONE) {
+        stored.outcome = stored.unnamed;
+        stored.unnamed = (struct outcome){NO_TROUBLE, 0};
+    }
+    if (stored.detour.trouble == NO_TROUBLE)
+        stored.slots_changed = slots_refill(folder);
+    return stored;
+}
+
+/* The source takes a whole record under its temporary name too when it is so old, in case we had died: then it has it. */
+static int source_may_have(u64 filetime)
+{
+    FILETIME now;
+    GetSystemTimePreciseAsFileTime(&now);
+    return ((u64)now.dwHighDateTime << 32 | now.dwLowDateTime) >= filetime + TAKEN_AFTER;
 }
 
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid)
 {
-    struct stored stored = {{NO_TROUBLE, 0}, {NO_TROUBLE, 0}, {NO_TROUBLE, 0}, 0};
-    WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
-    u16 name[RECORD_NAME_UNITS];
-    /* The sequence makes it this process's only one; 100 ns and the RID, the only one at all. */
-    record_name(name, filetime, rid, (u32)InterlockedIncrement(&sequence));
-    path_build(temporary, folder, name, RECORD_NAME_UNITS, TEMPORARY);
-    path_build(final, folder, name, RECORD_NAME_UNITS, FINAL);
-    stored.outcome = fill(temporary, CREATE_NEW, record);
-    if (stored.outcome.trouble != NO_TROUBLE) {
-        stored.detour = stored.outcome;
-        if (stored.outcome.trouble != TROUBLE_CREATE)
-            DeleteFileW(temporary);
-        if (!slots_take(folder, temporary))
-            return stored;
-        stored.outcome = fill(temporary, OPEN_EXISTING, record);
-        if (stored.outcome.trouble != NO_TROUBLE)
-            return stored;
+    struct stored stored = write_once(folder, record, filetime, rid);
+    if (stored.outcome.trouble == TROUBLE_GONE && !source_may_have(filetime)) {
+        int slots_changed = stored.slots_changed;
+        stored = write_once(folder, record, filetime, rid);
+        stored.slots_changed |= slots_changed;
     }
-    stored.unnamed = finish(temporary, final);
-    if (stored.detour.trouble == NO_TROUBLE)
-        stored.slot_made = slots_refill(folder);
+    if (stored.outcome.trouble == TROUBLE_GONE && source_may_have(filetime))
+        stored.outcome = (struct outcome){NO_TROUBLE, 0};
     return stored;
 }
 
 struct outcome store_probe(const WCHAR *folder)
 {
     static const u8 nothing[RECORD_BYTES];
-    WCHAR temporary[PATH_UNITS], final[PATH_UNITS];
-    path_build(temporary, folder, NULL, 0, L"probe.tmp");
-    path_build(final, folder, NULL, 0, L"probe.old");
-    DeleteFileW(final);
-    struct outcome outcome = fill(temporary, CREATE_ALWAYS, nothing);
+    struct place place;
+    path_build(place.temporary, folder, NULL, 0, L"probe.tmp");
+    path_build(place.final, folder, NULL, 0, L"probe.old");
+    DeleteFileW(place.final);
+    struct outcome outcome = fill(place.temporary, CREATE_ALWAYS, nothing);
     if (outcome.trouble == NO_TROUBLE)
-        outcome = finish(temporary, final);
-    DeleteFileW(outcome.trouble == NO_TROUBLE ? final : temporary);
+        outcome = finish(&place);
+    DeleteFileW(outcome.trouble == NO_TROUBLE ? place.final : place.temporary);
     return outcome;
 }
 
@@ -85,7 +141,11 @@ struct outcome store_probe_slot(const WCHAR *folder, struct outcome full)
 {
     static const u8 nothing[RECORD_BYTES];
     WCHAR slot[PATH_UNITS];
-    return slots_find(folder, slot) ? fill(slot, OPEN_EXISTING, nothing) : full;
+    struct outcome outcome = full;
+    int looked_at = 0;
+    while (outcome.trouble != NO_TROUBLE && slots_find(folder, &looked_at, slot))
+        outcome = fill(slot, OPEN_EXISTING, nothing);
+    return outcome;
 }
 
 int store_full(struct outcome outcome)

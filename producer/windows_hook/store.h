@@ -8,7 +8,7 @@ struct stored {
     struct outcome outcome; /* NO_TROUBLE: the record is whole on the disk */
     struct outcome detour;  /* why it went into a prepared slot; NO_TROUBLE when it did not */
     struct outcome unnamed; /* why it has its temporary name still; NO_TROUBLE when it has its final one */
-    int slot_made;          /* one more slot is there than before */
+    int slots_changed;      /* there may be more or fewer than before */
 };
 
 struct stored store_write(const WCHAR *folder, const u8 record[RECORD_BYTES], u64 filetime, u32 rid);

@@ -18,6 +18,7 @@ enum trouble {
     TROUBLE_WRITE,
     TROUBLE_FLUSH,
     TROUBLE_RENAME,
+    TROUBLE_GONE, /* the file was not there any more when it should get its final name */
     TROUBLE_SEAL,
     TROUBLE_LENGTH, /* a password longer than AD's own limit, or half a character */
     TROUBLE_REFUSED, /* the start-up self-test had refused to load */

@@ -118,6 +118,10 @@ class Harness:
         """PasswordChangeNotify, which always answers 0."""
         assert self.ask("change", rid, "-" if name is None else utf16(name), utf16(password)) == "0"
 
+    def hold(self, path: Path, share: int) -> None:
+        """Open a file as another program would, with these share modes, until `release`."""
+        assert self.ask("hold", share, utf16(windows_path(path))) == ""
+
     def status(self, value: str) -> str:
         """One value of the DLL's status key; empty when it is not there."""
         return self.ask("status", value)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from passrelay_schemas.keys import KeyDocument
 from passrelay_schemas.sealing import Opener
-from tests.lab.process import LabError, run_tool
+from tests.lab.folder import CANARY
+from tests.lab.process import LabError, run_tool, wait_for
 from tests.windows.harness import Harness
 from tests.windows.records import open_all, open_record
 from tests.windows.wine import windows_path
 
 _SLOTS = 256
 _WRITE = "a file could not be written: is the disk full?"
+_GONE = "a new file was gone before it had its final name: does a scanner take files out of that folder?"
 _CREATE = "a file in the folder that value Folder names could not be created"
 
 
@@ -136,6 +141,112 @@ def test_a_folder_for_slots_that_could_not_be_made_at_the_start_is_made_later(ho
     (other / "slots").unlink()
     hook.change(1105, "makes one")
     assert (_slots(other), hook.status("SlotsLeft")) == (1, "1")
+
+
+@pytest.mark.parametrize("share", [0, 1, 3, 7])  # FILE_SHARE_READ 1, WRITE 2, DELETE 4
+def test_a_prepared_file_that_another_program_holds_is_passed_over(
+    on_small_disk: Harness, small_disk: Path, opener: Opener, share: int
+) -> None:
+    harness = on_small_disk
+    _fill(small_disk)
+    harness.hold(small_disk / "slots" / f"{_SLOTS - 1}.slot", share)
+    for rid in (1105, 1106, 1107):
+        harness.change(rid, "kept")
+    assert [captured.rid for captured in open_all(small_disk, opener)] == [1105, 1106, 1107]
+    assert harness.lost == 0
+    harness.ask("release")
+    assert list(small_disk.glob("*.new")) == []
+    assert int(harness.status("SlotsLeft")) == _slots(small_disk)
+
+
+def test_when_all_prepared_files_are_held_the_change_is_named_and_later_ones_are_kept(
+    on_small_disk: Harness, small_disk: Path, opener: Opener
+) -> None:
+    harness = on_small_disk
+    _fill(small_disk)
+    for slot in range(_SLOTS):
+        harness.hold(small_disk / "slots" / f"{slot:03}.slot", 1)
+    harness.change(1105, "too much")
+    assert (harness.lost, harness.status("LastLostRid"), harness.status("LastLostReason")) == (1, "1105", _WRITE)
+    harness.ask("release")
+    harness.change(1106, "kept")
+    assert [captured.rid for captured in open_all(small_disk, opener)] == [1106]
+    assert harness.status("SlotsLeft") == str(_SLOTS - 1)
+
+
+def test_a_prepared_file_that_is_held_keeps_no_other_from_coming_back(
+    on_small_disk: Harness, start_harness: Callable[[], Harness], small_disk: Path
+) -> None:
+    on_small_disk.hold(small_disk / "slots" / "000.slot", 1)
+    again = start_harness()
+    assert again.initialize()
+    assert again.status("SlotsLeft") == str(_SLOTS - 1)
+    filler = _fill(small_disk)
+    again.ask("many", 1, 3, 2000)
+    assert again.status("SlotsLeft") == str(_SLOTS - 4)
+    filler.unlink()
+    again.ask("many", 1, 4, 3000)
+    assert again.status("SlotsLeft") == str(_SLOTS - 1)
+
+
+def test_another_folder_gets_its_prepared_files_without_a_further_change(hook: Harness, spool: Path) -> None:
+    other = spool / "other"
+    other.mkdir()
+    hook.set_text("Folder", windows_path(other))
+    hook.change(1105, "elsewhere")
+    wait_for(lambda: _there(other) == _SLOTS, what="the slots are there", alive=hook.process)
+    wait_for(lambda: hook.status("SlotsLeft") == str(_SLOTS), what="the DLL says so", alive=hook.process)
+
+
+def _there(folder: Path) -> int:
+    return _slots(folder) if (folder / "slots").exists() else 0
+
+
+@contextmanager
+def _scanner(folder: Path, *, once: bool) -> Iterator[list[str]]:
+    """Takes new files away as soon as it sees one, `once` only the first of each change; the names that it took."""
+    stop, taken, seen = threading.Event(), list[str](), set[str]()
+
+    def scan() -> None:
+        while not stop.is_set():
+            for path in folder.glob("*.new"):
+                change = path.name.rpartition("-")[0]
+                if once and change in seen:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    taken.append(path.name)
+                    seen.add(change)
+
+    thread = threading.Thread(target=scan)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_new_file_that_a_scanner_takes_away_is_written_once_more(hook: Harness, spool: Path, opener: Opener) -> None:
+    with _scanner(spool, once=True) as taken:
+        hook.ask("many", 2, 100, 2000)
+    assert taken
+    assert hook.lost == 0
+    passwords = [captured.password for captured in open_all(spool, opener)]
+    assert sorted(passwords) == sorted(f"{CANARY}-{rid}-{number}" for rid, number in hook.made)
+
+
+def test_what_a_scanner_takes_away_again_and_again_is_named_as_lost(hook: Harness, spool: Path, opener: Opener) -> None:
+    with _scanner(spool, once=False) as taken:
+        for turn in range(1000):
+            hook.ask("many", 2, 10, 2000 + 2 * turn)
+            if hook.lost:
+                break
+    assert taken
+    assert hook.lost
+    assert len(hook.made) == len(open_all(spool, opener)) + hook.lost
+    assert list(spool.glob("*.new")) == []
+    assert hook.status("LastLostReason") == _GONE
 
 
 def test_a_disk_that_becomes_read_only_loses_nothing_in_silence(

@@ -110,6 +110,32 @@ def test_a_new_recipient_key_is_used_at_once_and_the_old_one_until_it_is_whole(
     assert [captured.password for captured in open_all(spool, Opener(document, private))] == ["third"]
 
 
+def test_the_status_key_says_which_key_is_in_use_and_what_the_next_start_would_refuse(
+    hook: Harness, recipient: tuple[KeyDocument, Opener]
+) -> None:
+    def said() -> tuple[str, str]:
+        return hook.status("KeyId"), hook.status("SettingsTrouble")
+
+    old = recipient[0].key_id
+    document, _ = generate(KeyUse.RECIPIENT, algorithm=P256)
+    assert said() == (old, "")
+    hook.ask("set", "binary", "RecipientKey", document.public_bytes.hex())
+    hook.change(1105, "half changed")
+    assert said() == (old, _KEY_ID)
+    hook.ask("unset", "RecipientKey")
+    hook.change(1105, "another trouble")
+    assert said() == (old, _KEY)
+    hook.set_key(document)
+    hook.change(1105, "repaired")
+    assert said() == (document.key_id, "")
+    hook.set_key(recipient[0])
+    hook.change(1105, "from a good one to another")
+    assert said() == (old, "")
+    hook.ask("unset", "RecipientKey")
+    assert not hook.initialize()
+    assert said() == ("", _KEY)
+
+
 def test_another_folder_is_used_at_once(hook: Harness, spool: Path, opener: Opener) -> None:
     other = spool / "other"
     other.mkdir()

@@ -88,7 +88,7 @@ def test_nothing_readable_is_in_files_system_calls_and_logs(
         pytest.skip("strace is not installed: `./run test --only windows` installs it, as root")
     began = time.time() - 1
     calls = tmp_path / "calls"
-    harness = start_harness(("strace", "-f", "-xx", "-s", "65536", "-o", str(calls), "-e", "trace=!futex"))
+    harness = start_harness(("strace", "-f", "-y", "-xx", "-s", "65536", "-o", str(calls), "-e", "trace=!futex"))
     harness.configure(recipient[0], spool)
     assert harness.initialize()
     harness.ask("many", 2, 5, 2000)
@@ -100,11 +100,22 @@ def test_nothing_readable_is_in_files_system_calls_and_logs(
     seen = calls.read_bytes()
     assert _traced(b"passrelay.hook/1") in seen  # records' headers: so the writes were looked at
     assert seen.count(b"fsync(") == 10 + 1  # each record and the probe of the start went to the disk itself
+    for path in records(spool):
+        assert _flushed_before_renamed(seen, path)
     assert _traced(CANARY.encode()) not in seen
     assert _traced(CANARY.encode("utf-16-le")) not in seen
     written = [path for path in wine.prefix.rglob("*") if path.is_file() and path.stat().st_mtime >= began]
     _, _, hits = find_canary([spool, harness.process.log, calls, *written])
     assert hits == []
+
+
+def _flushed_before_renamed(seen: bytes, path: Path) -> bool:
+    """The thread that asked for the record's final name had flushed the file before, under its first name."""
+    new, final = _traced(str(path.with_suffix(".new")).encode()), _traced(str(path).encode())
+    calls = [line for line in seen.splitlines() if new in line or final in line]
+    flushed = next(at for at, call in enumerate(calls) if b" fsync(" in call and new in call)
+    renamed = next(at for at, call in enumerate(calls) if final in call)
+    return flushed < renamed and calls[flushed].split()[0] == calls[renamed].split()[0]
 
 
 def _traced(content: bytes) -> bytes:

@@ -5,6 +5,7 @@
  *   change RID NAME PASSWORD            filter NAME PASSWORD         status VALUE    unload
  *   many THREADS EACH FIRST_RID         a line "made RID N" for every call that has returned
  *   hostile name|password KIND RID      fuzz SEED COUNT              traces good|torn|kept RID
+ *   hold SHARE PATH                     opens a file to read, with these share modes  release    and closes them all
  *   stack RID                           what one call has left on its thread's stack, as hexadecimal */
 #define WIN32_LEAN_AND_MEAN
 #define WIN32_NO_STATUS
@@ -122,6 +123,28 @@ static void status(const char *name)
     else
         snprintf(line, sizeof line, "status %ls\n", text);
     say(line);
+}
+
+/* hold: what a scanner or a backup does */
+
+static HANDLE held[512];
+static int held_count;
+
+static void hold(DWORD share, const char *hex)
+{
+    WCHAR path[300] = {0};
+    unhex(hex, (BYTE *)path);
+    HANDLE file = CreateFileW(path, GENERIC_READ, share, NULL, OPEN_EXISTING, 0, NULL);
+    if (file != INVALID_HANDLE_VALUE && held_count < 512)
+        held[held_count++] = file;
+    say(file == INVALID_HANDLE_VALUE ? "hold failed\n" : "hold\n");
+}
+
+static void release_all(void)
+{
+    while (held_count)
+        CloseHandle(held[--held_count]);
+    say("release\n");
 }
 
 /* many */
@@ -438,6 +461,10 @@ int main(int count, char **arguments)
             say(GetModuleHandleW(L"passrelay-hook.dll") ? "unload kept\n" : "unload gone\n");
         } else if (!strcmp(word[0], "status")) {
             status(word[1]);
+        } else if (!strcmp(word[0], "hold")) {
+            hold(strtoul(word[1], NULL, 10), word[2]);
+        } else if (!strcmp(word[0], "release")) {
+            release_all();
         } else if (!strcmp(word[0], "change")) {
             LONG result = notify(text_of(word[2], &name, name_text), strtoul(word[1], NULL, 10),
                                  text_of(word[3], &password, password_text));
