@@ -34,8 +34,8 @@ _TAKEN = "taken"
 """The cursor's key: the names of files whose events are in the spool, as far as they may still be there."""
 _REPAIRS = {
     Why.TORN: "this file has no whole password; its name has time and RID. If another program held it, the change is "
-    "in another file or in an event 3 (source passrelay-hook); otherwise the controller crashed or its disk is damaged: "
-    "see `passrelay audit`",
+    "in another file or in an event 3 (source passrelay-hook); otherwise the controller crashed or its disk is "
+    "damaged: see `passrelay audit`",
     Why.FOREIGN: "compare the hook's registry values DomainSid and Producer with this producer; a good record that is "
     "moved back into the folder is taken",
     Why.NO_ACCOUNT: "nothing, if the account was deleted; otherwise let [source.hook] bind_user see it, and move the "
