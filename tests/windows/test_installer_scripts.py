@@ -22,6 +22,8 @@ powershell = pytest.importorskip("tree_sitter_powershell")
 FOLDER = Path(__file__).resolve().parents[2] / "producer" / "windows_hook" / "install"
 SCRIPTS = sorted(FOLDER.glob("*.ps1"))
 CHANGING = [script for script in SCRIPTS if not script.name.startswith("Get-")]
+PAGE = FOLDER.parents[2] / "docs" / "windows.md"
+PAGE_TEXT = PAGE.read_text()
 _CALL = re.compile(r"'producer', 'windows', '(\w+)'|producer windows (\w+) --")
 
 
@@ -129,14 +131,39 @@ def test_silent_always_answers_with_a_document(script: Path) -> None:
     assert "if (-not $said) { Exit-Refused" in text
 
 
-def test_the_way_for_many_controllers_names_the_hook_key() -> None:
-    page = (FOLDER.parents[2] / "docs" / "windows.md").read_text()
-    lines = [line for text in (page, SCRIPTS[1].read_text()) for line in text.splitlines() if "-Silent }" in line]
-    assert lines == []
-    silent = [
-        line for text in (page, SCRIPTS[1].read_text()) for line in text.splitlines() if "-Silent -HookKey" in line
+@pytest.mark.parametrize("text", [PAGE_TEXT, SCRIPTS[1].read_text()], ids=["windows.md", "help"])
+def test_many_controllers_get_their_folders_first_and_the_hook_key_at_the_end(text: str) -> None:
+    # A folder with something in it and no mark is refused: test_installer.py does it in this order, and in the other.
+    assert text.count("-Silent }") == text.count("-Silent -HookKey") == 1
+    then = text.partition("-Silent }")[2]
+    assert "-Silent -HookKey" in then
+    if text == PAGE_TEXT:
+        between = then.partition("-Silent -HookKey")[0]
+        steps = [between.index(step) for step in ("Copy-Item", "keys init producer", "keys enroll", "config check")]
+        assert steps == sorted(steps)
+
+
+def test_a_controller_that_cannot_be_reached_ends_no_look_and_has_its_line() -> None:
+    status = SCRIPTS[0].read_text()
+    (ask,) = [
+        node for node in _nodes(_tree(status)) if node.type == "command" and node.text.startswith(b"Invoke-Command")
     ]
-    assert len(silent) == 2
+    assert b"-ErrorAction SilentlyContinue -ErrorVariable unreachable" in ask.text
+    after = status[status.index("$unreachable |") :]
+    assert "$_.TargetObject" in after
+    assert "Good = $false; Failures =" in after
+    # Every line has every column, or a table would show those of its first only.
+    columns = re.findall(r"'(\w+)'", next(line for line in status.splitlines() if line.startswith("$columns")))
+    made = {match for line in status.splitlines() for match in re.findall(r"(?:\{ |; |^ {8})(\w+) = ", line)}
+    assert made - {"ComputerName", "ScriptBlock", "ArgumentList"} == set(columns)
+    assert status.count("| Select-Object -Property $columns") == 3
+
+
+def test_passrelay_itself_is_a_command_beside_the_scripts() -> None:
+    # What it does: test_installer.py. Here: the folder that windows.md makes has it.
+    (command,) = FOLDER.glob("*.cmd")
+    assert command.stem == "passrelay"
+    assert "cp producer/windows_hook/install/* FOLDER" in PAGE_TEXT
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -1,6 +1,7 @@
 <#
 .SYNOPSIS
 One line for each domain controller: which hook LSASS has loaded, whether the service runs, what waits, what was lost.
+One that cannot be reached has its line too.
 
 .DESCRIPTION
 Calls `passrelay producer windows status` on each controller over PowerShell remoting; changes nothing.
@@ -32,6 +33,10 @@ $look = {
         return [pscustomobject]@{ Computer = $env:COMPUTERNAME; Good = $false; Failures = "$python is missing" }
     }
     $said = & $python -I -m passrelay_ops producer windows status --config $Config --json 2>$null
+    if (-not $said) {
+        $why = "$python ended with $LASTEXITCODE and without a word: run passrelay.cmd producer windows status there"
+        return [pscustomobject]@{ Computer = $env:COMPUTERNAME; Good = $false; Failures = $why }
+    }
     $found = $said | Select-Object -Last 1 | ConvertFrom-Json
     $facts = if ($found.PSObject.Properties['facts']) { $found.facts } else { $null }
     [pscustomobject]@{
@@ -49,10 +54,19 @@ $look = {
     }
 }
 
+# The same for every line: a table has the columns of its first.
+$columns = 'Computer', 'Good', 'Hook', 'Version', 'SealsTo', 'Sha256', 'Service', 'Records', 'Quarantined', 'Lost', 'Failures'
 if ($ComputerName.Count -eq 0) {
-    & $look $Program $Config
+    & $look $Program $Config | Select-Object -Property $columns
 }
 else {
-    $answers = Invoke-Command -ComputerName $ComputerName -ScriptBlock $look -ArgumentList @($Program, $Config)
-    $answers | Select-Object -Property '*' -ExcludeProperty @('PSComputerName', 'RunspaceId', 'PSShowComputerName')
+    # Under Stop the first controller that cannot be reached would end this, and the others would have no line.
+    $ask = @{ ComputerName = $ComputerName; ScriptBlock = $look; ArgumentList = @($Program, $Config) }
+    Invoke-Command @ask -ErrorAction SilentlyContinue -ErrorVariable unreachable | Select-Object -Property $columns
+    $unreachable | ForEach-Object {
+        # A connection's error is about its computer; one that came over a connection says whose it is.
+        $origin = $_.PSObject.Properties['OriginInfo']
+        $computer = if ($origin -and $origin.Value) { $origin.Value.PSComputerName } else { $_.TargetObject }
+        [pscustomobject]@{ Computer = $computer; Good = $false; Failures = "$_" }
+    } | Select-Object -Property $columns
 }

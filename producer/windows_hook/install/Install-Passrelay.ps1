@@ -13,7 +13,14 @@ Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 something is u
 .\Install-Passrelay.ps1 -HookKey .\hook.pub.json -WhatIf
 
 .EXAMPLE
+Invoke-Command -ComputerName dc1, dc2 { & 'C:\Program Files\passrelay\Install-Passrelay.ps1' -Silent }
+
+On many controllers the first time: only the folders, into which configuration and keys are put then.
+
+.EXAMPLE
 Invoke-Command -ComputerName dc1, dc2 { & 'C:\Program Files\passrelay\Install-Passrelay.ps1' -Silent -HookKey 'C:\ProgramData\passrelay\hook.pub.json' }
+
+Everything else, when they are in place.
 #>
 [CmdletBinding(SupportsShouldProcess, ConfirmImpact = 'High')]
 param(
