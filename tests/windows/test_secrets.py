@@ -112,10 +112,10 @@ def test_nothing_readable_is_in_files_system_calls_and_logs(
 def _flushed_before_renamed(seen: bytes, path: Path) -> bool:
     """The thread that asked for the record's final name had flushed the file before, under its first name."""
     new, final = _traced(str(path.with_suffix(".new")).encode()), _traced(str(path).encode())
-    calls = [line for line in seen.splitlines() if new in line or final in line]
-    flushed = next(at for at, call in enumerate(calls) if b" fsync(" in call and new in call)
+    calls = seen.splitlines()
     renamed = next(at for at, call in enumerate(calls) if final in call)
-    return flushed < renamed and calls[flushed].split()[0] == calls[renamed].split()[0]
+    thread = calls[renamed].split()[0]
+    return any(call.startswith(thread + b" ") and b" fsync(" in call and new in call for call in calls[:renamed])
 
 
 def _traced(content: bytes) -> bytes:
