@@ -55,7 +55,11 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "`Notification Packages` names the hook, and System32 has it",
         "`passrelay producer windows install --yes`",
     ),
-    "windows.settings": ("the hook's registry key fits this producer and domain", "the same"),
+    "windows.settings": (
+        "the hook's registry key fits this producer and domain, its recipient key is whole, and the hook says that it "
+        "seals to that one",
+        "the same, with `--hook-key FILE` when it is the key",
+    ),
     "windows.registry": (
         "nobody but SYSTEM and Administrators can write the hook's registry key, and the service can read it",
         "`passrelay producer windows install --hook-key FILE --yes`",
