@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from passrelay_schemas import __version__
 from passrelay_schemas.keys import KeyDocument, KeyUse, generate, write_public
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.enrolment import toml
@@ -21,7 +22,7 @@ from tests.lab.folder import CANARY, canary_password, find_canary
 from tests.lab.network import Reservations
 from tests.lab.process import MissingServerError, wait_for
 from tests.windows.hook_build import Built
-from tests.windows.windows_python import WindowsPython
+from tests.windows.windows_python import WindowsPython, linked
 from tests.windows.wine import windows_path
 
 _SOMEBODY = 65534
@@ -35,6 +36,34 @@ _POLICY = """
 import sys, winreg
 with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\\Policies\\Microsoft\\Windows\\System") as key:
     winreg.SetValueEx(key, "RunAsPPL", 0, winreg.REG_DWORD, int(sys.argv[1]))
+"""
+_ACCESS = """
+import sys, winreg, win32security
+wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(sys.argv[1], 1)
+with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\\passrelay\\hook", 0, winreg.KEY_ALL_ACCESS) as key:
+    win32security.SetSecurityInfo(key.handle, 4, 4, None, None, wanted.GetSecurityDescriptorDacl(), None)
+"""
+_ANOTHER_COMES = """
+import sys, winreg
+from passrelay_ops.cli import main
+from passrelay_producer.windows import manager
+def another(act):
+    def with_another(*arguments):
+        act(*arguments)
+        path = r"SYSTEM\\CurrentControlSet\\Control\\Lsa"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, winreg.KEY_ALL_ACCESS) as key:
+            listed, _ = winreg.QueryValueEx(key, "Notification Packages")
+            winreg.SetValueEx(key, "Notification Packages", 0, winreg.REG_MULTI_SZ, ["newcomer", *listed])
+    return with_another
+manager.remove = another(manager.remove)
+sys.argv[0] = "passrelay"
+main()
+"""
+_STOP = """
+import time, win32service, win32serviceutil
+win32serviceutil.StopService("passrelay-producer")
+while win32serviceutil.QueryServiceStatus("passrelay-producer")[1] != win32service.SERVICE_STOPPED:
+    time.sleep(0.05)
 """
 _SET = """
 import sys, winreg
@@ -61,6 +90,21 @@ class Controller:
     def install(self, *arguments: str, check: bool = True) -> dict[str, Any]:
         self.installed = self.installed or "--hook-key" in arguments
         return self.passrelay("producer", "windows", "install", *arguments, check=check)
+
+    def ready(self, folder: Path) -> list[str]:
+        """As installed by windows.md: folders, configuration, keys, everything; the option with the hook key."""
+        assert self.install("--yes")["ok"]
+        self.configure()
+        self.passrelay("keys", "init", "producer", "dc1")
+        (recipient,) = (path for path in folder.glob("*.pub.json") if self.hook_key.key_id not in path.name)
+        self.passrelay("keys", "enroll", windows_path(recipient), "--yes", "--role", "producer")
+        hook = ["--hook-key", windows_path(folder / f"{self.hook_key.key_id}.pub.json")]
+        assert self.install(*hook, "--yes")["ok"]
+        return hook
+
+    def rows(self) -> dict[str, Any]:
+        status = self.passrelay("producer", "windows", "status", check=False)
+        return {row["id"]: row for row in status["checks"]}
 
     def configure(self) -> None:
         lookup = self.folder / "lookup-password"
@@ -164,7 +208,8 @@ def test_install_run_look_and_remove(controller: Controller, tmp_path: Path) -> 
 
     # Again: nothing but what may always be done.
     again = controller.install("--yes")
-    assert not [step for step in again["steps"] if step.startswith(("registry", "passrelay-hook.dll"))]
+    (registry,) = (step for step in again["steps"] if step.startswith(("registry", "passrelay-hook.dll")))
+    assert registry.endswith("may read")
     assert controller.packages() == [[*WINDOWS_OWN, "passrelay-hook"], 7]
 
     removed = controller.passrelay("producer", "windows", "remove", "--yes")
@@ -175,6 +220,86 @@ def test_install_run_look_and_remove(controller: Controller, tmp_path: Path) -> 
     assert [line["action"] for line in controller.log()][-1] == "stopped", "the service ended cleanly"
     assert find_canary([controller.folder / "log", controller.folder / "spool"])[2] == []
     assert CANARY in controller.secret
+
+
+def test_whoever_may_write_the_hooks_key_is_told_of_and_shut_out_again(controller: Controller, tmp_path: Path) -> None:
+    hook = controller.ready(tmp_path)
+    assert controller.rows()["windows.registry"]["result"] == "ok"
+
+    # The service without its right: an installation that has nothing else to write gives it back.
+    own = "D:P(A;CI;KA;;;SY)(A;CI;KA;;;BA)"
+    controller.python.run("-c", _ACCESS, own)
+    row = controller.rows()["windows.registry"]
+    assert (row["result"], "service may not read" in row["detail"]) == ("fail", True)
+    controller.install("--yes")
+    assert controller.rows()["windows.registry"]["result"] == "ok"
+
+    # Somebody else could have put his own recipient key there: it is not kept.
+    controller.python.run("-c", _ACCESS, own + "(A;CI;KA;;;WD)")
+    row = controller.rows()["windows.registry"]
+    assert (row["result"], "Everyone" in row["detail"]) == ("fail", True)
+    assert "--hook-key" in row["repair"]
+    refused = controller.install("--yes", check=False)
+    assert controller.python.exit_code == 4
+    assert "--hook-key" in refused["refused"][0]
+    controller.install(*hook, "--yes")
+    assert controller.rows()["windows.registry"]["result"] == "ok"
+
+
+def test_what_another_product_lists_meanwhile_stays(controller: Controller, tmp_path: Path) -> None:
+    controller.ready(tmp_path)
+    try:
+        command = ["producer", "windows", "remove", "--config", windows_path(controller.config), "--yes"]
+        controller.python.run("-c", _ANOTHER_COMES, *command)
+        assert controller.packages() == [["newcomer", *WINDOWS_OWN], 7]
+    finally:
+        controller.python.run("-c", _SET, *WINDOWS_OWN)
+
+
+def test_an_upgrade_by_its_page_takes_the_new_program_and_dll_and_keeps_the_rest(
+    controller: Controller, tmp_path: Path
+) -> None:
+    controller.ready(tmp_path)
+    home = controller.python.home
+    old, new = home.with_name("passrelay.old"), home.with_name("passrelay.new")
+    shutil.copytree(home, new, copy_function=linked)
+    dll = new / "passrelay-hook.dll"
+    content = dll.read_bytes()
+    dll.unlink()
+    dll.write_bytes(content + b"newer")
+    before = controller.passrelay("producer", "windows", "status", check=False)["facts"]
+    controller.python.run("-c", _STOP)
+    home.rename(old)
+    new.rename(home)
+    controller.passrelay("config", "check")
+    done = controller.install("--yes")
+    assert any("in the place of" in step for step in done["steps"])
+    after = controller.passrelay("producer", "windows", "status", check=False)
+    assert after["facts"]["service"] == "running"
+    assert after["facts"]["installed_sha256"] != before["installed_sha256"]
+    assert (controller.python.system_folder / "passrelay-hook.dll").read_bytes().endswith(b"newer")
+    assert {row["id"]: row["result"] for row in after["checks"]}["windows.settings"] == "ok"
+    wait_for(
+        lambda: [line["action"] for line in controller.log()].count("started") == 2, what="the new program's first line"
+    )
+
+
+def test_the_command_beside_the_scripts_is_passrelay_with_its_exit_codes(python: WindowsPython, tmp_path: Path) -> None:
+    command = Path(__file__).resolve().parents[2] / "producer" / "windows_hook" / "install" / "passrelay.cmd"
+    shutil.copy(command, python.home)
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        said = python.tool("cmd", "/c", windows_path(python.home / command.name), *arguments)
+        return said.returncode, said.stdout.decode(errors="replace")
+
+    code, said = run("--version")
+    assert code == 0
+    assert __version__ in said
+    code, said = run("config", "check", "--config", windows_path(folder / "producer.toml"), "--json")
+    assert code == 2
+    assert "with a space" in json.loads(said.splitlines()[-1])["failures"][0]["detail"]
 
 
 def test_a_service_that_cannot_start_says_why_in_its_log(controller: Controller, tmp_path: Path) -> None:

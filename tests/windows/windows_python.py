@@ -46,7 +46,7 @@ class WindowsPython:
         """Of the last run."""
         self.wine = Wine(folder)
         self.home = folder / "passrelay"
-        shutil.copytree(interpreter, self.home, copy_function=_link)
+        shutil.copytree(interpreter, self.home, copy_function=linked)
         _paths(self.home / f"python{_VERSION.replace('.', '')}._pth")
         if self.wine.version.startswith(_NO_PRNG):
             compile_stand_in(self.home / "bcryptprimitives.dll", "bcryptprimitives.c")
@@ -95,6 +95,12 @@ class WindowsPython:
         if check and done.returncode:
             raise LabError(f"python {' '.join(arguments)}: exit code {done.returncode}: {said[-2000:]}")
         return said
+
+    def tool(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run another of wine's programs."""
+        return subprocess.run(
+            [self.wine.program, *command], env=self.environment, capture_output=True, timeout=900, check=False
+        )
 
     def passrelay(self, *arguments: str, check: bool = True) -> str:
         """The command line, on a machine that says it is a writable domain controller: wine is none."""
@@ -191,7 +197,7 @@ def _paths(file: Path) -> None:
     file.write_text("\n".join([f"python{_VERSION.replace('.', '')}.zip", ".", *rooms, "import site"]) + "\n")
 
 
-def _link(source: str, target: str) -> None:
+def linked(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:
