@@ -104,13 +104,17 @@ def test_a_good_controller_has_only_good_rows_and_says_which_dll_is_loaded() -> 
         (
             "windows.settings",
             {"settings": replace(SETTINGS, recipient_key=OTHER.public_bytes)},
-            f"id is {OTHER.key_id}",
+            "but RecipientKey's id is",
         ),
-        ("windows.settings", {"settings": replace(SETTINGS, recipient_key_id="A" * 24)}, f"id is {KEY.key_id}"),
+        (
+            "windows.settings",
+            {"settings": replace(SETTINGS, recipient_key_id="A" * 24)},
+            "is AAAAAAAAAAAAAAAAAAAAAAAA, but",
+        ),
         ("windows.settings", {"settings": replace(SETTINGS, recipient_key=b"\4" * 65)}, "no point of P-256"),
         ("windows.settings", {"settings": replace(SETTINGS, recipient_key=SHORT)}, "no point of P-256"),
         ("windows.settings", {"settings": replace(SETTINGS, recipient_key=b"")}, "RecipientKeyId is missing"),
-        ("windows.settings", {"status": replace(LOADED, key_id=OTHER.key_id)}, f"seals to {OTHER.key_id}, not to"),
+        ("windows.settings", {"status": replace(LOADED, key_id="B" * 24)}, "seals to BBBBBBBBBBBBBBBBBBBBBBBB, not to"),
         ("windows.settings", {"status": replace(LOADED, settings_trouble="no key id")}, "because no key id"),
         ("windows.folder", {"folder": FOLDER_OPEN}, "BUILTIN\\Users"),
         ("windows.folder", {"folder": None}, "missing"),
@@ -158,6 +162,7 @@ def test_a_damaged_key_is_repaired_by_naming_the_document_and_a_new_one_by_a_cha
     assert _settings_row(settings=damaged).repair == "`passrelay producer windows install --hook-key FILE --yes`"
     for changes in ({"settings": damaged, "status": went_on}, {"status": went_on}):
         assert "--hook-key FILE --yes`; it reads" in _settings_row(**changes).repair
+    assert f"RecipientKey's id is {KEY.key_id}" in _settings_row(settings=damaged).detail
     both = _settings_row(settings=damaged, status=went_on).detail
     assert f"the hook seals to {KEY.key_id}, not to the registry's {OTHER.key_id}" in both
     rotated = replace(LOADED, key_id=OTHER.key_id)
