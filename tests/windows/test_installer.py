@@ -37,11 +37,36 @@ import sys, winreg
 with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\\Policies\\Microsoft\\Windows\\System") as key:
     winreg.SetValueEx(key, "RunAsPPL", 0, winreg.REG_DWORD, int(sys.argv[1]))
 """
-_ACCESS = """
-import sys, winreg, win32security
-wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(sys.argv[1], 1)
-with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\\passrelay\\hook", 0, winreg.KEY_ALL_ACCESS) as key:
-    win32security.SetSecurityInfo(key.handle, 4, 4, None, None, wanted.GetSecurityDescriptorDacl(), None)
+_LISTS = """
+import json, winreg, win32security
+from passrelay_ops.doctor import windows
+from passrelay_producer.windows import SETTINGS_KEY, STATUS_KEY, registry, settings_access, virtual_account_sid
+from passrelay_producer.windows.facts import Facts, HookSettings, Role
+from passrelay_producer.windows.hands import WindowsHands
+from passrelay_schemas.windows_acl import key_access_list
+
+def show(access):
+    facts = Facts(Role.WRITABLE, settings=HookSettings(), registry=access)
+    (row,) = (row for row in windows.rows("", facts, producer=None) if row.id == "windows.registry")
+    print(json.dumps([row.result.value, facts.settings_open]))
+
+def allow(sddl, path=SETTINGS_KEY):
+    wanted = win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(sddl, 1)
+    with winreg.CreateKeyEx(winreg.HKEY_LOCAL_MACHINE, path, 0, winreg.KEY_ALL_ACCESS) as key:
+        winreg.SetValueEx(key, "Any", 0, winreg.REG_DWORD, 1)
+        win32security.SetSecurityInfo(key.handle, 4, 4, None, None, wanted.GetSecurityDescriptorDacl(), None)
+
+hands, wanted, own = WindowsHands(), settings_access(virtual_account_sid()), "D:P(A;CI;KA;;;SY)(A;CI;KA;;;BA)"
+hands.close_settings(wanted)
+show(registry.settings_access_list())
+for sddl in (own, own + "(A;CI;KA;;;WD)"):
+    allow(sddl)
+    show(registry.settings_access_list())
+allow(own, STATUS_KEY)
+hands.close_settings(wanted)
+show(registry.settings_access_list())
+show(key_access_list(STATUS_KEY))
+hands.remove_settings()
 """
 _ANOTHER_COMES = """
 import sys, winreg
@@ -101,10 +126,6 @@ class Controller:
         hook = ["--hook-key", windows_path(folder / f"{self.hook_key.key_id}.pub.json")]
         assert self.install(*hook, "--yes")["ok"]
         return hook
-
-    def rows(self) -> dict[str, Any]:
-        status = self.passrelay("producer", "windows", "status", check=False)
-        return {row["id"]: row for row in status["checks"]}
 
     def configure(self) -> None:
         lookup = self.folder / "lookup-password"
@@ -222,28 +243,12 @@ def test_install_run_look_and_remove(controller: Controller, tmp_path: Path) -> 
     assert CANARY in controller.secret
 
 
-def test_whoever_may_write_the_hooks_key_is_told_of_and_shut_out_again(controller: Controller, tmp_path: Path) -> None:
-    hook = controller.ready(tmp_path)
-    assert controller.rows()["windows.registry"]["result"] == "ok"
-
-    # The service without its right: an installation that has nothing else to write gives it back.
-    own = "D:P(A;CI;KA;;;SY)(A;CI;KA;;;BA)"
-    controller.python.run("-c", _ACCESS, own)
-    row = controller.rows()["windows.registry"]
-    assert (row["result"], "service may not read" in row["detail"]) == ("fail", True)
-    controller.install("--yes")
-    assert controller.rows()["windows.registry"]["result"] == "ok"
-
-    # Somebody else could have put his own recipient key there: it is not kept.
-    controller.python.run("-c", _ACCESS, own + "(A;CI;KA;;;WD)")
-    row = controller.rows()["windows.registry"]
-    assert (row["result"], "Everyone" in row["detail"]) == ("fail", True)
-    assert "--hook-key" in row["repair"]
-    refused = controller.install("--yes", check=False)
-    assert controller.python.exit_code == 4
-    assert "--hook-key" in refused["refused"][0]
-    controller.install(*hook, "--yes")
-    assert controller.rows()["windows.registry"]["result"] == "ok"
+def test_whoever_may_write_the_hooks_key_is_told_of_and_shut_out_again(python: WindowsPython) -> None:
+    found = [json.loads(line) for line in python.run("-c", _LISTS).splitlines() if line.startswith("[")]
+    closed, no_service, everyone, again, status = found
+    assert closed == again == status == ["ok", []]
+    assert no_service == ["fail", []]
+    assert everyone == ["fail", ["Everyone"]]
 
 
 def test_what_another_product_lists_meanwhile_stays(controller: Controller, tmp_path: Path) -> None:
