@@ -304,7 +304,7 @@ def test_the_command_beside_the_scripts_is_passrelay_with_its_exit_codes(python:
     assert __version__ in said
     code, said = run("config", "check", "--config", windows_path(folder / "producer.toml"), "--json")
     assert code == 2
-    assert "with a space" in json.loads(said.splitlines()[-1])["failures"][0]["detail"]
+    assert "with a space" in json.loads(said.splitlines()[-1])["failures"][0]["subject"]
 
 
 def test_a_service_that_cannot_start_says_why_in_its_log(controller: Controller, tmp_path: Path) -> None:
