@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from passrelay_producer.sources import hook, hook_leftovers
+from passrelay_producer.sources.hook_folder import HookFolder
 from passrelay_producer.sources.samba_account import GroupsError
 from tests.unit.hook_records import hook_record, name, put
 from tests.unit.test_hook_source import CALL, KEY, Rig, kvnos, rig
@@ -157,7 +158,7 @@ def test_a_folder_that_is_away_for_a_moment_makes_nothing_new(
     source = rig.source()
     rig.drain(source)
     clock.now += hook_leftovers.AGAIN_SECONDS
-    elsewhere, delete, times = rig.folder.with_name("elsewhere"), hook.HookFolder.delete, iter([True])
+    elsewhere, delete, times = rig.folder.with_name("elsewhere"), HookFolder.delete, iter([True])
 
     def away(folder: Any, names: Any) -> Any:
         if not next(times, False):
@@ -167,7 +168,7 @@ def test_a_folder_that_is_away_for_a_moment_makes_nothing_new(
         elsewhere.rename(rig.folder)
         return left
 
-    monkeypatch.setattr(hook.HookFolder, "delete", away)
+    monkeypatch.setattr(HookFolder, "delete", away)
     assert rig.drain(source) == []
     clock.now += hook_leftovers.AGAIN_SECONDS
     assert (rig.drain(source), len(rig.spool.events), len(rig.files())) == ([], 1, 1)
