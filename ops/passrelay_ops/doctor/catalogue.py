@@ -57,8 +57,8 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     ),
     "windows.settings": (
         (
-            "the hook's registry key fits this producer and domain, its recipient key is whole, and the hook says that it "
-            "seals to that one"
+            "the hook's registry key fits this producer and domain, its recipient key is whole, and the hook says that "
+            "it seals to that one"
         ),
         "the same, with `--hook-key FILE` when it is the key",
     ),
