@@ -56,10 +56,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
         "`passrelay producer windows install --yes`",
     ),
     "windows.settings": (
-        (
-            "the hook's registry key fits this producer and domain, its recipient key is whole, and the hook says that "
-            "it seals to that one"
-        ),
+        "the hook's registry key fits this producer and domain, its key is whole, and the hook says it seals to that",
         "the same, with `--hook-key FILE` when it is the key",
     ),
     "windows.registry": (
