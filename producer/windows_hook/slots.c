@@ -106,8 +106,8 @@ int slots_take(const WCHAR *folder, int *looked_at, const WCHAR *path)
         slot_path(slot_at, folder, slot);
         got = MoveFileExW(slot_at, path, 0);
         DWORD error = got ? 0 : GetLastError();
-        if (error == ERROR_PATH_NOT_FOUND || error == ERROR_ALREADY_EXISTS || error == ERROR_WRITE_PROTECT)
-            break; /* the folder or the path is what is wrong: so it would be for every slot */
+        if (!got && error != ERROR_FILE_NOT_FOUND && error != ERROR_SHARING_VIOLATION && error != ERROR_ACCESS_DENIED)
+            break; /* not this slot but the folder or the disk is at fault, and a disk may be slow to say so each time */
         if (got || error == ERROR_FILE_NOT_FOUND) {
             there[slot] = 0;
             left--;

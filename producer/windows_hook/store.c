@@ -42,9 +42,13 @@ static struct outcome finish(const struct place *place)
     if (MoveFileExW(place->temporary, place->final, MOVEFILE_WRITE_THROUGH))
         return (struct outcome){NO_TROUBLE, 0};
     struct outcome outcome = last(TROUBLE_RENAME);
-    /* One that somebody has deleted and somebody holds yet cannot be renamed, and has no attributes any more. */
-    if (GetFileAttributesW(place->temporary) == INVALID_FILE_ATTRIBUTES)
-        outcome.trouble = TROUBLE_GONE;
+    /* One that somebody has deleted and somebody holds yet cannot be renamed, and has no attributes any more. A disk
+     * that does not answer has neither: then the file is there all the same, under the name that it has. */
+    if (GetFileAttributesW(place->temporary) == INVALID_FILE_ATTRIBUTES) {
+        DWORD error = GetLastError();
+        if (error == ERROR_FILE_NOT_FOUND || error == ERROR_ACCESS_DENIED || error == ERROR_DELETE_PENDING)
+            outcome.trouble = TROUBLE_GONE;
+    }
     return outcome;
 }
 
@@ -72,7 +76,9 @@ static struct outcome fill_slot(struct place *place, const WCHAR *folder, const 
         /* A disk that cannot flush is slow to say so; the record may be on it nevertheless, and stays. */
         if (why.trouble == NO_TROUBLE || why.trouble == TROUBLE_FLUSH)
             break;
-        DeleteFileW(place->temporary); /* somebody holds that one: another */
+        DeleteFileW(place->temporary);
+        if (why.error != ERROR_SHARING_VIOLATION && why.error != ERROR_ACCESS_DENIED)
+            break; /* not somebody who holds that one: the disk, which may need the others yet */
     }
     return why;
 }
@@ -130,9 +136,13 @@ struct outcome store_probe(const WCHAR *folder)
     path_build(place.temporary, folder, NULL, 0, L"probe.tmp");
     path_build(place.final, folder, NULL, 0, L"probe.old");
     DeleteFileW(place.final);
-    struct outcome outcome = fill(place.temporary, CREATE_ALWAYS, nothing);
-    if (outcome.trouble == NO_TROUBLE)
-        outcome = finish(&place);
+    struct outcome outcome;
+    int tries = 0;
+    do { /* the source takes what is no record out of the folder, also in this moment */
+        outcome = fill(place.temporary, CREATE_ALWAYS, nothing);
+        if (outcome.trouble == NO_TROUBLE)
+            outcome = finish(&place);
+    } while (outcome.trouble == TROUBLE_GONE && ++tries < TRIES);
     DeleteFileW(outcome.trouble == NO_TROUBLE ? place.final : place.temporary);
     return outcome;
 }
