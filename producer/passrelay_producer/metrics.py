@@ -57,7 +57,9 @@ class ProducerMetrics(RelayMetrics):
     def watch(self, *, source: Callable[[], bool], broker: Callable[[], bool]) -> None:
         """Show whether the source gives and the broker is connected, as a running service knows it."""
         self.gauge_of(
-            "passrelay_source_up", "1 when the source can be read and, on Windows, the hook is loaded", source
+            "passrelay_source_up",
+            "1 when the source can be read and, on Windows, the hook is loaded, its settings and folder good",
+            source,
         )
         self.gauge_of("passrelay_broker_up", "1 while the broker is connected", broker)
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from passrelay_ops.check import Result, Row
 from passrelay_ops.cli import app
+from passrelay_ops.commands.producer_windows import _described
 from passrelay_ops.doctor import windows
 from passrelay_ops.doctor.catalogue import CHECKS
 from passrelay_ops.doctor.examination import Examination
@@ -49,6 +50,13 @@ KEY_CLOSED = AccessList(
     ),
 )
 KEY_OPEN = replace(KEY_CLOSED, grants=(*(KEY_CLOSED.grants or ()), Grant("S-1-5-32-545", "BUILTIN\\Users", 0x2)))
+
+
+def _key_with(mask: int) -> AccessList:
+    """The hook's registry key with this right of the service's."""
+    return replace(KEY_CLOSED, grants=(*(KEY_CLOSED.grants or ())[:2], Grant(virtual_account_sid(), "service", mask)))
+
+
 RUNNING = ServiceFacts(ServiceState.RUNNING, ACCOUNT, "python", automatic=True, exit_code=0)
 OTHER: KeyDocument = generate(KeyUse.HOOK)[0]
 SETTINGS = HookSettings(KEY.public_bytes, KEY.key_id, "dc1", SID, "C:\\records")
@@ -100,6 +108,10 @@ def test_a_good_controller_has_only_good_rows_and_says_which_dll_is_loaded() -> 
             "windows.registry",
             {"registry": replace(KEY_CLOSED, grants=(KEY_CLOSED.grants or ())[:2])},
             "service may not read",
+        ),
+        *(
+            ("windows.registry", {"registry": _key_with(mask)}, "service may not read")
+            for mask in (0x20000, 0x1, 0x8, 0x10, 0x19, 0x20018)
         ),
         (
             "windows.settings",
@@ -160,14 +172,21 @@ def test_a_damaged_key_is_repaired_by_naming_the_document_and_a_new_one_by_a_cha
     damaged = replace(SETTINGS, recipient_key_id=OTHER.key_id, producer="dc2")
     went_on = replace(LOADED, key_id=KEY.key_id, settings_trouble="no key id")
     assert _settings_row(settings=damaged).repair == "`passrelay producer windows install --hook-key FILE --yes`"
-    for changes in ({"settings": damaged, "status": went_on}, {"status": went_on}):
-        assert "--hook-key FILE --yes`; it reads" in _settings_row(**changes).repair
+    assert "--hook-key FILE --yes`; it reads" in _settings_row(settings=damaged, status=went_on).repair
+    assert _settings_row(status=went_on).repair.startswith("it reads its registry key with the next password change")
     assert f"RecipientKey's id is {KEY.key_id}" in _settings_row(settings=damaged).detail
     both = _settings_row(settings=damaged, status=went_on).detail
     assert f"the hook seals to {KEY.key_id}, not to the registry's {OTHER.key_id}" in both
     rotated = replace(LOADED, key_id=OTHER.key_id)
     assert "next password change on this controller" in _settings_row(status=rotated).repair
     assert _settings_row(status=replace(rotated, process_id=1)).result is Result.OK, "of an LSASS that is gone"
+
+
+def test_status_says_which_key_the_loaded_hook_seals_to() -> None:
+    told = replace(GOOD, status=replace(LOADED, key_id=KEY.key_id))
+    assert _described(told)["seals_to"] == KEY.key_id
+    assert _described(GOOD)["seals_to"] is None, "an older DLL does not say it"
+    assert _described(replace(told, lsass=701))["seals_to"] is None, "of an LSASS that is gone"
 
 
 def test_a_service_that_may_not_log_on_gets_the_policy_as_its_repair() -> None:

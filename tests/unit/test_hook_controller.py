@@ -126,13 +126,18 @@ def test_a_controller_of_that_name_in_another_domain_is_refused_before_any_recor
         told.append(good)
         with HookDirectory(settings) as directory:
             assert directory.domain_sid == "S-1-5-21-1-2-3"
-    told.append("S-1-5-21-7-7-7")
-    refused = r"is of the domain S-1-5-21-1-2-3, the hook here of S-1-5-21-7-7-7"
-    with pytest.raises(ConfigurationError, match=refused), HookDirectory(settings):
-        pass
-    row = _row(settings)
-    assert row.result is Result.FAIL
-    assert row.repair.startswith("name this domain controller itself")
+    # Damaged ones too: the service waits, and goes on by itself when it is repaired.
+    for bad in ("S-1-5-21-7-7-7", "S-1-5-21-1-2-3 ", "s-1-5-21-1-2-3", "S-1-5-21-1"):
+        told.append(bad)
+        refused = f"is of the domain S-1-5-21-1-2-3, the hook here of {bad} "
+        with pytest.raises(UnavailableError, match=refused), HookDirectory(settings):
+            pass
+        row = _row(settings)
+        assert row.result is Result.FAIL
+        assert row.repair.startswith("name this domain controller itself")
+    told.append("S-1-5-21-1-2-3")
+    with HookDirectory(settings) as directory:
+        assert directory.domain_sid == "S-1-5-21-1-2-3"
 
 
 def test_one_that_does_not_say_its_name_is_waited_for(settings: HookSourceSettings, site: Site) -> None:

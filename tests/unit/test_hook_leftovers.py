@@ -11,6 +11,8 @@ import pytest
 from passrelay_producer.sources import hook, hook_leftovers
 from passrelay_producer.sources.hook_folder import HookFolder
 from passrelay_producer.sources.samba_account import GroupsError
+from passrelay_schemas import filetime
+from passrelay_schemas.filetime import UNITS_PER_SECOND
 from tests.unit.hook_records import hook_record, name, put
 from tests.unit.test_hook_source import CALL, KEY, Rig, kvnos, rig
 from tests.unit.test_hook_visible import waiting
@@ -110,7 +112,8 @@ def test_it_is_logged_once_for_as_long_as_it_lasts(
     rig: Rig, clock: Clock, kept: dict[str, bool], lines: list[MutableMapping[str, Any]]
 ) -> None:
     source = rig.source()
-    for number in range(3):
+    for number in range(4):
+        assert len(_told(lines)) == (number > 1), "what may be a passing touch is not told"
         _put(rig, number)
         rig.drain(source)
         clock.now += hook_leftovers.AGAIN_SECONDS
@@ -120,9 +123,44 @@ def test_it_is_logged_once_for_as_long_as_it_lasts(
     kept["kept"] = False
     rig.drain(source)
     kept["kept"] = True
-    _put(rig, 3)
+    _put(rig, 4)
+    for told in (1, 2, 2):
+        rig.drain(source)
+        assert len(_told(lines)) == told
+        clock.now += hook_leftovers.AGAIN_SECONDS
+
+
+def test_a_scanner_that_touches_each_file_for_a_moment_is_no_line(
+    rig: Rig, clock: Clock, kept: dict[str, bool], lines: list[MutableMapping[str, Any]]
+) -> None:
+    source = rig.source()
     rig.drain(source)
-    assert len(_told(lines)) == 2
+    for number in range(20):
+        _put(rig, number)
+        kept["kept"] = True
+        rig.drain(source)
+        # Also where it is tried again sooner than a second after it failed first.
+        clock.now += hook_leftovers.AGAIN_SECONDS * 0.7
+        rig.drain(source)
+        kept["kept"] = False
+        clock.now += hook_leftovers.AGAIN_SECONDS
+        rig.drain(source)
+    assert (_told(lines), rig.files(), len(rig.spool.events)) == ([], [], 20)
+
+
+def test_a_new_file_that_a_clock_set_back_makes_young_again_is_not_sent_twice(
+    rig: Rig, clock: Clock, kept: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(rig.folder, hook_record(KEY), filetime=CALL, suffix="new")
+    source = rig.source()
+    for number, seconds in enumerate((61, 30, 61)):
+        now = CALL + seconds * UNITS_PER_SECOND
+        monkeypatch.setattr(filetime, "now", lambda now=now: now)
+        _put(rig, number)  # what is committed has its name on
+        rig.drain(source)
+        rig.drain()  # another process
+        clock.now += hook_leftovers.AGAIN_SECONDS
+    assert (len(rig.spool.events), len(rig.files())) == (4, 4)
 
 
 def test_where_nothing_can_be_deleted_no_more_is_taken_until_it_can_and_a_fault_says_so(

@@ -94,6 +94,43 @@ def test_a_hook_that_is_off_or_soon_will_be_is_a_fault_and_what_lies_there_is_ta
     assert (len(rig.spool.events), rig.files()) == (1, [])
 
 
+GOOD: Values = {
+    "RecipientKey": (KEY.public_bytes, 3),
+    "RecipientKeyId": (KEY.key_id, 1),
+    "Producer": ("dc1", 1),
+    "DomainSid": ("S-1-5-21-0-4294967295-3", 1),
+}
+# As windows_hook/settings.c and record.c have it.
+BAD: dict[str, list[Any]] = {
+    "RecipientKeyId": ["k" * 24],
+    "RecipientKey": [KEY.public_bytes[:64], b"\4" * 65],
+    "Producer": ["", "-dc1", "dc 1", "dc1 ", "d" * 65, "d\u00e91"],
+    "DomainSid": [
+        *("S-1-5-21-1-2-3 ", "s-1-5-21-1-2-3", "S-1-5-21-1-2", "S-1-5-21-1-2-3-4", "S-1-5-21-1-2-"),
+        *("S-1-5-21-01-2-3", "S-1-5-21-1-2-4294967296", "S-1-5-32-1-2-3", "S-1-5-21-1-2-\u0663"),
+    ],
+    "Folder": ["records", "C:\\", "C:/records", r"\\server\share", "C:\\" + "r" * 177],
+}
+
+
+def test_settings_that_are_good_again_are_no_fault_though_the_hook_reads_them_with_the_next_change_only(
+    rig: Rig, windows: Keys
+) -> None:
+    windows[STATUS_KEY] = LOADED | {"SettingsTrouble": ("no key id", 1)}
+    good = GOOD | {"Folder": (r"c:\records", 1)}
+    windows[SETTINGS_KEY] = good
+    assert registry.hook_fault() == ""
+    bad: list[Values] = [{name: value for name, value in good.items() if name != missing} for missing in good]
+    bad += [good | {name: (value, 1)} for name, values in BAD.items() for value in values]
+    contents: list[Values | Exception] = [*bad, UnavailableError("denied")]
+    for content in contents:
+        windows[SETTINGS_KEY] = content
+        assert "the hook cannot use its registry settings (no key id)" in registry.hook_fault(), content
+    # One that is bad since the last change is not told here: the hook says so when it has read it.
+    windows[STATUS_KEY] = LOADED
+    assert registry.hook_fault() == ""
+
+
 def test_a_hook_that_writes_elsewhere_since_the_service_started_is_a_fault(rig: Rig, windows: Keys) -> None:
     windows[SETTINGS_KEY] = {"Folder": (str(rig.folder), 1)}
     source = rig.source()

@@ -194,7 +194,10 @@ def test_the_folder_of_the_configuration_must_be_passrelays(config: str, why: st
     assert not chosen.steps
 
 
-def test_a_folder_that_was_not_there_is_made_new_and_only_once() -> None:
+def test_a_folder_that_was_not_there_is_made_new_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_folders = plan.own_folders
+    # Windows' own paths: C:\ProgramData and C:/ProgramData are equal.
+    monkeypatch.setattr(plan, "own_folders", lambda *of: [PureWindowsPath(str(path)) for path in own_folders(*of)])
     wanted = _wanted()
     folders = [replace(folder, missing=True) for folder in wanted.folders]
 
@@ -203,13 +206,19 @@ def test_a_folder_that_was_not_there_is_made_new_and_only_once() -> None:
 
     assert new(plan.install(FRESH, replace(wanted, folders=folders))) == [*[True] * 5, False]
     assert new(plan.install(FRESH, wanted)) == [False] * 6
-    # The way to the spool makes the folder of the records.
-    settings = _settings("C:\\ProgramData\\passrelay\\spool")
-    folders = [FolderFacts(path, free=True, marked=False, missing=True) for path in plan.own_folders(CONFIG, settings)]
-    assert new(plan.install(FRESH, _wanted(settings=settings, folders=folders))) == [*[True] * 4, False, False]
+    # An earlier step makes the folder of the records: it is the spool's, or on the way to all others.
+    for records in (r"C:\ProgramData\passrelay\spool", r"c:\programdata"):
+        settings = _settings(records)
+        folders = [
+            FolderFacts(path, free=True, marked=False, missing=True) for path in plan.own_folders(CONFIG, settings)
+        ]
+        wanted = _wanted(settings=settings, folders=folders, occupied=Occupied())
+        assert new(plan.install(FRESH, wanted)) == [*[True] * 4, False, False]
 
 
 OWN = virtual_account_sid()
+ADMIN = "S-1-5-21-1-2-3-1000"
+USERS = "BUILTIN\\Users"
 KEY_FULL, KEY_READ, KEY_SET = 0xF003F, 0x20019, 0x2
 
 
@@ -221,9 +230,14 @@ def _key_list(*grants: Grant, owner: str = ADMINISTRATORS) -> AccessList:
 @pytest.mark.parametrize(
     ("access", "who"),
     [
-        (_key_list(Grant("S-1-5-32-545", "BUILTIN\\Users", KEY_SET)), "BUILTIN\\Users"),
+        # WRITE_DAC, WRITE_OWNER, DELETE, GENERIC_ALL, GENERIC_WRITE, KEY_SET_VALUE, _CREATE_SUB_KEY, _CREATE_LINK
+        *(
+            (_key_list(Grant("S-1-5-32-545", USERS, mask)), USERS)
+            for mask in (0x40000, 0x80000, 0x10000, 0x10000000, 0x40000000, KEY_SET, 0x4, 0x20)
+        ),
         (_key_list(Grant(OWN, "service", KEY_SET)), "service"),
-        (_key_list(owner="S-1-5-21-1-2-3-1000"), "S-1-5-21-1-2-3-1000"),
+        (_key_list(owner=OWN), OWN),
+        (_key_list(owner=ADMIN), ADMIN),
         (AccessList(Grant(SYSTEM, "SYSTEM", 0), None), "everybody"),
     ],
 )
@@ -235,6 +249,17 @@ def test_a_recipient_key_that_others_could_have_written_is_not_kept(access: Acce
     acts = [act[0] for act in _acts(plan.install(facts, _wanted()))]
     assert "close_settings" in acts
     assert not plan.install(_installed(registry=_key_list()), _wanted(hook_key=None)).refused
+
+
+def test_the_hooks_key_may_be_the_administrators_own_who_installs() -> None:
+    own = _key_list(Grant(ADMIN, ADMIN, KEY_FULL), owner=ADMIN)
+    assert not plan.install(_installed(registry=own, account=ADMIN), _wanted(hook_key=None)).refused
+    for other in (_installed(registry=own, account=f"{ADMIN}1"), _installed(registry=own)):
+        assert ADMIN in plan.install(other, _wanted(hook_key=None)).refused[0]
+    assert _installed(registry=own, account=ADMIN, elevated=False).settings_open == [ADMIN]
+    # Reading is nobody's secret there.
+    users = _key_list(*(Grant("S-1-5-32-545", USERS, mask) for mask in (KEY_READ, 0x80000000)))
+    assert not _installed(registry=users).settings_open
 
 
 USERS_WRITE = AccessList(

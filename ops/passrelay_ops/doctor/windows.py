@@ -139,9 +139,9 @@ def _settings(facts: Facts, producer: str | None) -> _Found:
     elif facts.configured is not None and not registry.same_folder(settings.folder, facts.configured):
         wrong.append(f"Folder is {settings.folder}, where the hook writes, but the source reads {facts.configured}")
     if facts.loaded and facts.status.settings_trouble:
-        # Of the last change: repaired since, it is told until the next one.
         wrong.append(f"the hook goes on with settings from before, because {facts.status.settings_trouble}")
-        repair = f"{_WITH_KEY}; {_NEXT_CHANGE}"
+        # Of the last change: repaired since, it is told until the next one.
+        repair = f"{_WITH_KEY}; {_NEXT_CHANGE}" if settings.fault else f"{_NEXT_CHANGE}; if this stays, {_WITH_KEY}"
     said = facts.status.key_id if facts.loaded else ""
     if said not in ("", settings.recipient_key_id):
         repair = repair if wrong else _NEXT_CHANGE

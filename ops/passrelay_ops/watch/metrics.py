@@ -46,7 +46,8 @@ _PENDING = Family(
 _SOURCE_UP = Family(
     "passrelay_producer_source_up",
     "gauge",
-    "1 when a living producer could read its source when it spoke last (Windows: the hook was loaded); absent: too old",
+    "1 when a living producer could read its source when it spoke last (Windows: the hook was loaded, its settings and "
+    "folder good); absent: too old",
     ("producer",),
 )
 _SEEN = (_DEAD, _EXPIRING, _TIER, _WORK, _CONSUMERS, _UP, _HEARD, _QUEUED, _OLDEST, _PENDING, _SOURCE_UP)

@@ -125,9 +125,9 @@ class HookSource:
         with suppress(UnavailableError):  # `fault` says it
             found[PendingReason.HOOK_LOST] = registry.hook_status().lost
         with suppress(UnavailableError):  # the source is down, or the files are held
-            names, strangers = self._folder.names(filetime.now())
-            found[PendingReason.HELD] = sum(name in self._unmoved for name in strangers)
-            found.update(self._reasons(names))
+            listing = self._folder.look(filetime.now())
+            found[PendingReason.HELD] = sum(name in self._unmoved for name in listing.strangers)
+            found.update(self._reasons(listing.records))
             found[PendingReason.QUARANTINED] = self._folder.quarantined()
         return found
 
@@ -151,18 +151,18 @@ class HookSource:
         self, directory: HookDirectory, reader: HookReader, quarantined: list[str]
     ) -> list[tuple[RecordName, HookRecord]]:
         """The first records that can be taken; what is none of ours is moved away."""
-        names, strangers = self._folder.names(filetime.now())
-        there = {*strangers, *(name.name for name in names)}
+        listing = self._folder.look(filetime.now())
+        there = listing.names  # those that a clock which went back makes young again too
         self._unread.keep(there)
         self._unmoved.keep(there)
         self._leftovers.keep(there)
-        for stranger in strangers:
+        for stranger in listing.strangers:
             quarantined += self._quarantine(stranger, Why.FOREIGN, "it has not the name of a record")
         now = time.monotonic()
         held: set[int] = set()
         """RIDs with a record that cannot be read: their later ones must not overtake it."""
         found: list[tuple[RecordName, HookRecord]] = []
-        for name in names:
+        for name in listing.records:
             if name.name in self._leftovers or name.rid in held or reader.waits(name.rid, now):
                 continue
             if len(found) == PAGE_RECORDS:

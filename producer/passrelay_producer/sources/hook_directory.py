@@ -31,7 +31,7 @@ def own_host() -> str | None:
 
 
 class RefusedError(UnavailableError):
-    """The controller answers, and does not let bind_user in."""
+    """The controller answers, but does not let bind_user in, or is not of the hook's domain: waiting mends neither."""
 
 
 class _PinnedTls(ldap3.Tls):
@@ -113,10 +113,13 @@ class HookDirectory(SambaDirectory):
             )
 
     def _check_domain(self) -> None:
-        """Names of controllers in two domains may begin alike, and each good record would be foreign to the other."""
+        """Names of controllers in two domains may begin alike, and each good record would be foreign to the other.
+
+        Waited for: a damaged DomainSid must not end a service whose records are good, the hook goes on with its last.
+        """
         hooks = registry.hook_domain_sid()
         if hooks not in ("", self.domain_sid):
-            raise ConfigurationError(
+            raise RefusedError(
                 f"[source.hook] controller {self._where} is of the domain {self.domain_sid}, the hook here of {hooks} "
                 "(registry, DomainSid): name this domain controller itself; if DomainSid is wrong, run `passrelay "
                 "producer windows install --yes`"

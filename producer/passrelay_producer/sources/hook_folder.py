@@ -52,6 +52,23 @@ class RecordName:
         return self.name.lower().endswith(".record")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is in the folder, by name."""
+
+    records: list[RecordName]
+    """To take, in their order."""
+    strangers: list[str]
+    """Files that are not the hook's."""
+    unfinished: list[str]
+    """`.new` files that may still be written."""
+
+    @property
+    def names(self) -> set[str]:
+        """All of them."""
+        return {*self.strangers, *self.unfinished, *(record.name for record in self.records)}
+
+
 class ForeignError(Exception):
     """No record of this domain and producer; the message says why."""
 
@@ -66,10 +83,11 @@ class HookFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def names(self, now: int) -> tuple[list[RecordName], list[str]]:
-        """The files to take, in their order, and the names of files that are not the hook's; `now` is a FILETIME."""
+    def look(self, now: int) -> Listing:
+        """The files in it; `now` is a FILETIME."""
         taken: list[RecordName] = []
         foreign: list[str] = []
+        unfinished: list[str] = []
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
@@ -79,12 +97,14 @@ class HookFolder:
                             foreign.append(entry.name)
                     elif parsed.whole or parsed.filetime + NEW_SECONDS * UNITS_PER_SECOND < now:
                         taken.append(parsed)
+                    else:
+                        unfinished.append(entry.name)
         except OSError as error:
             raise UnavailableError(
                 f"[source.hook] folder {self.path}: {error.strerror}: is it the Folder of the hook's registry key, and "
                 "may this account read it?"
             ) from None
-        return sorted(taken), sorted(foreign)
+        return Listing(sorted(taken), sorted(foreign), unfinished)
 
     def quarantined(self) -> int:
         """How many files lie in quarantine. UnavailableError when that cannot be told."""

@@ -7,7 +7,7 @@ meanwhile. So the names are kept in the cursor for as long as the folder lists t
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from passrelay_producer.sources.hook_folder import HookFolder
 from passrelay_schemas.logs import Action, Log
@@ -28,8 +28,8 @@ class Leftovers:
         self._folder = folder
         self._log = log
         self._names: frozenset[str] = frozenset()
-        self.stuck: frozenset[str] = frozenset()
-        """Those that could not be deleted when it was tried last."""
+        self.stuck: Mapping[str, float] = {}
+        """Those that could not be deleted when it was tried last, and since when (monotonic)."""
         self._again = float("-inf")
         self._told = False
 
@@ -56,18 +56,24 @@ class Leftovers:
         self._names |= frozenset(names)
 
     def delete(self) -> None:
-        """Try those that were not tried yet, and now and then the others; logged when it fails first."""
+        """Try those that were not tried yet, and every AGAIN_SECONDS the others; logged when that fails too."""
         now = time.monotonic()
-        tried = self._names - self.stuck
-        if now >= self._again:
-            tried, self._again = self._names, now + AGAIN_SECONDS
+        everything = now >= self._again
+        tried = self._names if everything else self._names.difference(self.stuck)
         left = self._folder.delete(tried)
-        self.stuck = (self.stuck - tried) | left.keys()
-        if left and not self._told:
-            name = min(left)
+        others = {name: since for name, since in self.stuck.items() if name not in tried}
+        self.stuck = others | {name: self.stuck.get(name, now) for name in left}
+        if everything:
+            self._again = now + AGAIN_SECONDS
+            self._tell(left, now)
+
+    def _tell(self, left: Mapping[str, str], now: float) -> None:
+        """A scanner's passing touch is over by the second time; what lasts is told once."""
+        name = min((name for name in left if now - self.stuck[name] >= AGAIN_SECONDS), default=None)
+        if name is not None and not self._told:
             why = f"its event is in the spool, but it cannot be deleted ({left[name]})"
             self._log.error(Action.RECORD_WAITS, file=name, why=why, repair=f"it is tried again by itself: {_REPAIR}")
-        self._told = bool(self.stuck)
+        self._told = name is not None
 
     def keep(self, there: Collection[str]) -> None:
         """Forget the files that the folder does not list any more.
@@ -76,7 +82,7 @@ class Leftovers:
         is away for a moment has none of its files.
         """
         self._names = self._names.intersection(there)
-        self.stuck = self.stuck.intersection(there)
+        self.stuck = {name: since for name, since in self.stuck.items() if name in there}
 
     def cursor(self, names: Iterable[str]) -> str:
         """What a page of these files commits: a source that starts anew adds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +14,9 @@ from passrelay_schemas.windows_acl import ADMINISTRATORS, KEY_WRITE, SYSTEM, Acc
 
 _POINT_BYTES = 65
 """An uncompressed point of P-256, the only form that the hook takes."""
+_PRODUCER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DOMAIN_SID = re.compile(r"S-1-5-21(-(0|[1-9][0-9]{0,9})){3}")
+_FOLDER = re.compile(r"[A-Za-z]:\\.{1,176}")
 
 
 class Role(StrEnum):
@@ -43,6 +47,21 @@ class HookSettings:
         own = key_id_of(P256, self.recipient_key)
         if own != self.recipient_key_id:
             return f"RecipientKeyId is {self.recipient_key_id}, but RecipientKey's id is {own}"
+        return ""
+
+    @property
+    def fault(self) -> str:
+        """Why the hook would refuse these settings, by its own rules (record.c too); empty when it takes them."""
+        if self.key_fault:
+            return self.key_fault
+        if not _PRODUCER.fullmatch(self.producer):
+            return f"Producer is {self.producer or 'missing'}"
+        if not _DOMAIN_SID.fullmatch(self.domain_sid) or any(
+            int(part) >= 1 << 32 for part in self.domain_sid.split("-")[4:]
+        ):
+            return f"DomainSid is {self.domain_sid or 'missing'}"
+        if not _FOLDER.fullmatch(self.folder):
+            return f"Folder is {self.folder or 'missing'}"
         return ""
 
 
@@ -168,13 +187,19 @@ class Facts:
     """Of the hook's registry key; None when it is not there, or its list cannot be read."""
     program: AccessList | None = None
     """Of the folder of this Python, which the service runs."""
+    account: str = ""
+    """The SID of who looks."""
 
     @property
     def settings_open(self) -> list[str]:
-        """Who else may write the hook's registry key, and so have passwords sealed to himself."""
+        """Who else may write the hook's registry key, and so have passwords sealed to himself.
+
+        Not the administrator who looks: he could anyway. The service is one: it is never to see a password.
+        """
         if self.registry is None:
             return []
-        return strangers(self.registry, KEY_WRITE, {SYSTEM, ADMINISTRATORS})
+        own = {self.account} if self.elevated else set()
+        return strangers(self.registry, KEY_WRITE, {SYSTEM, ADMINISTRATORS, *own})
 
     @property
     def loaded(self) -> bool:

@@ -59,6 +59,7 @@ def look(folder: Path | None, *, also: Path | None = None) -> Facts:
         folder=_access(where) if where is not None else None,
         registry=registry.settings_access_list(),
         program=_access(Path(sys.executable).parent),
+        account=windows_acl.own_sid(),
     )
 
 
@@ -98,8 +99,7 @@ def waiting(*folders: Path | None) -> Waiting:
     quarantined = 0
     try:
         for folder in {registry.normal(folder): folder for folder in folders if folder is not None}.values():
-            names, _strangers = HookFolder(folder).names(now)
-            calls += [name.filetime for name in names]
+            calls += [name.filetime for name in HookFolder(folder).look(now).records]
             quarantined += HookFolder(folder).quarantined()
     except PassrelayError as error:
         return Waiting(fault=str(error))

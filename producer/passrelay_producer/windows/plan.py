@@ -231,10 +231,9 @@ def _folders(wanted: Wanted) -> list[Step]:
     missing = {folder.path for folder in wanted.folders if folder.missing}
     base, keys, spool, log, records = closed
 
-    def step(path: Path, sddl: str, text: str) -> Step:
+    def step(number: int, path: Path, sddl: str, text: str) -> Step:
         # One that an earlier step makes, itself or on the way to another, is there by then.
-        made = closed[: closed.index(path)] if path in closed else []
-        new = path in missing and not any(folders.within(other, path) for other in made)
+        new = path in missing and not any(folders.within(other, path) for other in closed[:number])
 
         def act(hands: Hands) -> None:
             hands.make_folder(path, sddl, new=new)
@@ -243,14 +242,15 @@ def _folders(wanted: Wanted) -> list[Step]:
 
         return Step(f"folder {path}: SYSTEM, Administrators, and {ACCOUNT} may {text}", act)
 
-    return [
-        step(base, only_readable(account), "read"),
-        step(keys, only_readable(account), "read"),
-        step(spool, own(account), "write"),
-        step(log, own(account), "write"),
-        step(records, only_taken_from(account), "read and delete files, and make none"),
-        step(records / QUARANTINE, own(account), "write"),
+    made = [
+        (base, only_readable(account), "read"),
+        (keys, only_readable(account), "read"),
+        (spool, own(account), "write"),
+        (log, own(account), "write"),
+        (records, only_taken_from(account), "read and delete files, and make none"),
+        (records / QUARANTINE, own(account), "write"),
     ]
+    return [step(number, *one) for number, one in enumerate(made)]
 
 
 def _hook_settings(facts: Facts, wanted: Wanted, producer: str, folder: str) -> HookSettings:

@@ -90,12 +90,20 @@ def hook_fault() -> str:
         return ""
     try:
         status = hook_status()
-        return status.why_off(lsass()) or status.old_settings()
+        return status.why_off(lsass()) or (status.old_settings() if _settings_refused() else "")
     except UnavailableError:
         return (
             f"whether LSASS has loaded the hook cannot be told: the service may not read HKLM\\{STATUS_KEY}: run "
             "`passrelay producer windows install --yes` again"
         )
+
+
+def _settings_refused() -> bool:
+    """The hook would not take its registry key as it is now; what it says of it is of the last change."""
+    settings = None
+    with contextlib.suppress(UnavailableError):
+        settings = hook_settings()
+    return settings is None or bool(settings.fault)
 
 
 def lsass() -> int:
