@@ -55,7 +55,7 @@ class Population:
         self._identity: dict[str, tuple[UUID, int]] = {}
         for _ in range(users):
             number = next(_SERIAL)
-            name = f"load{number}"
+            name = f"population{number}"  # long: megabytes of base64 have each word of five letters now and then
             directory.add_user(name, canary_password())
             self.history[name] = []
             self._identity[name] = (uuid4(), 2000 + number)
