@@ -12,6 +12,7 @@ from typing import Any
 from tests.lab.network import Reservations
 
 _HOST = "127.0.0.1"
+_ROUNDS = 5
 _TIMEOUT_SECONDS = 10
 _PIECE = 65536
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -72,8 +73,13 @@ class Proxy:
         server, self._server = self._server, None
         self._passing = None
         if server is not None:
+            # What was accepted just now becomes a task within some rounds of the loop. A server that is closed before
+            # that would leave it open, and unknown.
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(_ROUNDS):
+                await asyncio.sleep(0)
             server.close()
-        await asyncio.sleep(0)  # a connection accepted just now becomes a task here
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
