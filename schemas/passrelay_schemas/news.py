@@ -94,7 +94,7 @@ class News(BaseModel):
     stopping: bool = Field(default=False, strict=True)
     """True in the last news of a process that ends cleanly."""
     source_up: Annotated[bool, Field(strict=True)] | None = None
-    """The source could be read when this was written, and the Windows hook was loaded; None: too old a version."""
+    """The source could be read when this was written, and the Windows hook had no fault; None: too old a version."""
     last_capture_at: Time | None = None
     """None: never, as far as the spool remembers."""
     pending: Annotated[
@@ -102,7 +102,7 @@ class News(BaseModel):
         Field(max_length=limits.MAX_NEWS_REASONS),
         WrapValidator(_unquoted),
     ] = Field(default_factory=dict)
-    """Accounts, or records of the Windows hook, whose change cannot be captured now, by reason; none are left out."""
+    """Accounts, or records of the Windows hook, whose change cannot be captured now, by reason; zeros are left out."""
     spool: Annotated[tuple[SpooledFor, ...], Field(max_length=limits.MAX_NEWS_KEYS), AfterValidator(_once)] = ()
 
     @property
