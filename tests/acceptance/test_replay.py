@@ -46,11 +46,11 @@ class Desk:
         self.mail = DeadMail(relay.broker, relay.enrolment, self.sender, people, prefix=f"rp{next(_SERIAL)}x")
         self.config = relay.ops_config()
 
-    def dead(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
-        """Run `passrelay dead ... --json`."""
+    def dead(self, *arguments: str, exit_code: int | None = 0) -> dict[str, Any]:
+        """Run `passrelay dead ... --json`; without an exit code any will do, the document has it."""
         command: list[str | Path] = [PASSRELAY, "dead", *arguments, "--json", "--config", self.config]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == exit_code, done.stderr
+        assert exit_code in (None, done.returncode), done.stderr
         assert CANARY not in done.stdout + done.stderr
         document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return document
@@ -179,10 +179,13 @@ def test_what_a_discard_says_of_a_slow_replay_is_what_the_stream_says(relay: Rel
     line: list[str | Path] = [PASSRELAY, "dead", "replay", *YES, "--rate", "4", "--config", desk.config]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         wait_for(lambda: relay.broker.queue_depths()[topology.DEAD] > 42, what="some replayed", interval_seconds=0.02)
-        said = desk.dead("discard", "--reason", "refused", *YES)["discarded"]
+        said = desk.dead("discard", "--reason", "refused", *YES, exit_code=None)
         assert child.wait() == 0
-    assert said == list(desk.states().values()).count("discarded")
-    assert said == 40 - relay.broker.queue_depths()[topology.EVENTS]
+    # The replay may have sent one between the discard's plan and its records: named, and exit code 1.
+    assert {each["detail"] for each in said["failures"]} <= {"was replayed meanwhile: not discarded"}
+    assert said["discarded"] == said["plan"]["letters"] - len(said["failures"])
+    assert said["discarded"] == list(desk.states().values()).count("discarded")
+    assert said["discarded"] == 40 - relay.broker.queue_depths()[topology.EVENTS]
 
 
 def test_ctrl_c_ends_a_replay_with_what_was_done_on_record(relay: Relay) -> None:
