@@ -18,6 +18,8 @@ from passrelay_schemas.topology import DEAD
 from passrelay_schemas.verdict import Verdict
 
 _AT_ONCE = 500
+_OTHERS_SECONDS = 1.0
+"""After our records: a replay that had sent a letter before it could see them has put its own on record by then."""
 
 
 @dataclass
@@ -41,8 +43,8 @@ def run(
 ) -> None:
     """Discard the chosen of `letters` until `stop`; `done` counts along.
 
-    Before each batch the stream is asked what became of its letters since, and at the end once more: what another
-    operator replayed in the same moment counts as replayed. UnavailableError when the broker takes no records.
+    Before each batch the stream is asked what became of its letters since, and a second after the end once more: what
+    another operator replayed in the same moment counts as replayed. UnavailableError when the broker takes no records.
     """
     channel = ConfirmingChannel(connection)
     seen = {letter.event_id: letter.offset for letter in chosen}
@@ -63,6 +65,8 @@ def run(
                 done.discarded += recorded
                 raise UnavailableError(f"stream {DEAD}: took {len(safe)} of {len(live)} records: look at the broker")
             advance(len(batch))
+    if recorded:
+        connection.sleep(_OTHERS_SECONDS)
     letters.read(read(connection, DEAD, since=None if letters.end is None else letters.end + 1))
     for letter in recorded:
         (done.discarded if letter.state is State.DISCARDED else done.changed).append(letter)
