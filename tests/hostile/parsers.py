@@ -12,8 +12,15 @@ from random import Random
 
 from passrelay_producer import metadata, supplemental
 from passrelay_producer.sources.samba_account import UnreadableError
-from passrelay_schemas.errors import ConfigurationError, EventError, KeyFileError, MarkerError, UnavailableError
-from tests.hostile import broker_calls, event_calls, host_calls, mutations, samples, source_calls
+from passrelay_schemas.errors import (
+    ConfigurationError,
+    EventError,
+    KeyFileError,
+    MarkerError,
+    SafetyError,
+    UnavailableError,
+)
+from tests.hostile import broker_calls, event_calls, host_calls, mutations, operator_calls, samples, source_calls
 from tests.hostile.setting import no_canary
 
 Mutate = Callable[[Random, bytes], bytes]
@@ -87,6 +94,20 @@ PARSERS = {
             (supplemental.ClearTextError,),
         ),
         Parser("ad_cursor", (samples.CURSOR,), mutations.mutate_lines, source_calls.cursor, (ConfigurationError,)),
+        Parser("audit_account", (samples.ACCOUNT,), mutations.mutate_lines, operator_calls.user),
+        Parser("ad_controller", (samples.CONTROLLER,), mutations.mutate_lines, operator_calls.controller),
+        Parser(
+            "certificate", (samples.CERTIFICATE,), mutations.mutate_bytes, operator_calls.certificate, (ValueError,)
+        ),
+        Parser("idm_agreement", (samples.AGREEMENT,), mutations.mutate_lines, operator_calls.agreement),
+        Parser("idm_schema", samples.DEFINITIONS, mutations.mutate_words, operator_calls.definition),
+        Parser(
+            "hook_registry",
+            (samples.HOOK_REGISTRY,),
+            mutations.mutate_json,
+            operator_calls.hook_registry,
+            (SafetyError,),
+        ),
         Parser("idm_marker", samples.MARKERS, mutations.mutate_words, host_calls.marker, (MarkerError,)),
         Parser("idm_entry", samples.IDM_ENTRIES, mutations.mutate_lines, host_calls.idm_entry, (MarkerError,)),
         Parser("public_key", samples.PUBLIC_KEYS, mutations.mutate_json, host_calls.public_key, (KeyFileError,)),

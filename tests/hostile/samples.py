@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from unittest import mock
 from uuid import UUID
 
 import pika
 import pysequoia
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
 from passrelay_producer.nt_hash import md4
@@ -297,6 +300,68 @@ ACCOUNT = b"\n".join(
         b"msDS-KeyVersionNumber=7",
     )
 )
+CONTROLLER = b"\n".join(
+    (
+        b"dn=CN=NTDS Settings,CN=DC1,CN=Servers,CN=Default-First-Site-Name,CN=Sites,CN=Configuration,DC=lab,DC=example",
+        b"defaultNamingContext=DC=lab,DC=example",
+        b"configurationNamingContext=CN=Configuration,DC=lab,DC=example",
+        b"dnsHostName=dc1.lab.example",
+        b"currentTime=20261124230000.0Z",
+        entry_line("objectSid", b"\1\4" + _SID[2:-4]),
+        b"pwdProperties=1",
+        b"objectClass=nTDSDSA",
+        b"objectCategory=CN=NTDS-DSA,CN=Schema,CN=Configuration,DC=lab,DC=example",
+        b"msDS-HasDomainNCs=DC=lab,DC=example",
+        entry_line("tokenGroups", _SID),
+    )
+)
+AGREEMENT = b"\n".join(
+    (
+        b"dn=cn=meToidm2,cn=replica,cn=mapping tree,cn=config",
+        b"nsDS5ReplicaHost=idm2.example",
+        b"nsDS5ReplicaPort=636",
+        b"nsds5ReplicaEnabled=on",
+        b"nsds5replicaLastUpdateStatus=Error (0) Replica acquired successfully: Incremental update succeeded",
+        entry_line("nsds5replicaLastUpdateStatusJSON", b'{"state": "green", "ldap_rc": "0", "message": "good"}'),
+        b"nsds5replicaLastUpdateEnd=20261124230000Z",
+    )
+)
+DEFINITIONS = (
+    b"( 1.9.1 NAME 'passrelayMarker' EQUALITY caseExactIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )",
+    b"( 1.9.2 NAME ( 'passrelayMarker' 'b' ) SUP top AUXILIARY MUST cn MAY ( sn $ uid ) )",
+)
+
+
+def _certificate() -> bytes:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dc1.lab.example")])
+    names = x509.SubjectAlternativeName([x509.DNSName("dc1.lab.example"), x509.IPAddress(ip_address("10.0.0.1"))])
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 7, first, last).add_extension(names, critical=False)
+    return made.sign(key, None).public_bytes(Encoding.DER)
+
+
+CERTIFICATE = _certificate()
+HOOK_REGISTRY = json.dumps(
+    {
+        "RecipientKey": [{"hex": "04" + "11" * 64}, 3],
+        "RecipientKeyId": ["abcdefgh", 1],
+        "Producer": ["dc1", 1],
+        "DomainSid": ["S-1-5-21-1-2-3", 1],
+        "Folder": ["C:\\ProgramData\\passrelay\\hook", 1],
+        "State": ["loaded", 1],
+        "Version": ["1.0.0", 1],
+        "ProcessId": [700, 4],
+        "LsaPid": [700, 4],
+        "Lost": [1, 4],
+        "LastLostRid": [1105, 4],
+        "SlotsLeft": [256, 4],
+        "KeyId": ["abcdefgh", 1],
+        "SettingsTrouble": ["Folder is missing", 1],
+        "RunAsPPL": [1, 4],
+        "Notification Packages": [["rassfm", "scecli", "passrelay-hook"], 7],
+    }
+).encode()
 CURSOR = (
     b"cookie=TVNEUwMAAAA=\ninvocation_id=00000000-0000-0000-0000-000000000001\nusn=4711\n"
     b"witnesses=0b6f0f5e-6a4b-4a4e-9a52-0d4f5a1b2ce1:4700 00000000-0000-0000-0000-000000000007:4711"

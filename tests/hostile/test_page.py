@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.hostile.parsers import PARSERS
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = (_ROOT / "docs" / "security.md").read_text()
 
@@ -20,6 +22,12 @@ def test_each_line_names_a_test_that_exists() -> None:
         assert names, row
         for name, is_file in names:
             assert f"{name}.py" in files if is_file else f"def {name}(" in sources, name
+
+
+def test_it_counts_the_parsers() -> None:
+    found = re.search(r"is the table: (\d+) of them", _PAGE)
+    assert found is not None
+    assert int(found[1]) == len(PARSERS)
 
 
 def test_what_it_links_is_there() -> None:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from passrelay_consumer.connection import close, connect
 from passrelay_consumer.result_codes import DirectoryError
-from passrelay_ops.idm.certificate import UnverifiedTls
+from passrelay_ops.idm.certificate import UnverifiedTls, from_der
 from passrelay_schemas.domain_settings import AdSettings
 
 
@@ -40,7 +40,7 @@ class Presented:
     @classmethod
     def parse(cls, der: bytes, distrust: Distrust | None = None, refused: str = "") -> Presented:
         """From its DER bytes; ValueError when that is no certificate."""
-        certificate = x509.load_der_x509_certificate(der)
+        certificate = from_der(der)
         return cls(
             certificate.subject.rfc4514_string(),
             certificate.issuer.rfc4514_string(),
@@ -110,5 +110,7 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(str(error)) from None
     addresses = map(str, names.get_values_for_type(x509.IPAddress))
     return (*names.get_values_for_type(x509.DNSName), *addresses)

@@ -13,7 +13,7 @@ from passrelay_ops.ad import presented
 from passrelay_ops.ad.controller import Attributes, Controller
 from passrelay_ops.ad.presented import Presented
 from passrelay_producer.sources.samba_account import ALL_GROUPS
-from passrelay_schemas.distinguished_name import components, folded, parent
+from passrelay_schemas.distinguished_name import components, folded
 from passrelay_schemas.domain_settings import AdSettings
 from passrelay_schemas.errors import ConfigurationError
 from passrelay_schemas.filetime import utc_now
@@ -89,18 +89,25 @@ def _shown(controller: Controller, root: Attributes) -> Shown:
     base = _text(root, "defaultNamingContext")
     head = controller.entry(base, "objectSid", "pwdProperties") if base else None
     head = head or {}
-    sids, properties = head.get("objectsid"), _text(head, "pwdProperties")
+    sids = head.get("objectsid")
     sid = str(format_sid(sids[0])) if sids else None
     return Shown(
         host=_text(root, "dnsHostName"),
         domain=dns_name(base),
         sid=sid,
-        # DOMAIN_PASSWORD_COMPLEX ([MS-SAMR] 2.2.3.5)
-        complexity=bool(int(properties) & 1) if properties else None,
+        complexity=_complexity(_text(head, "pwdProperties")),
         clock=generalized_time(_text(root, "currentTime")),
         members=tuple(members(controller, _text(root, "configurationNamingContext"), base)),
         groups=_groups(controller, sid),
     )
+
+
+def _complexity(properties: str) -> bool | None:
+    # DOMAIN_PASSWORD_COMPLEX ([MS-SAMR] 2.2.3.5)
+    try:
+        return bool(int(properties) & 1)
+    except ValueError:
+        return None
 
 
 def _groups(controller: Controller, sid: str | None) -> bool | None:
@@ -123,13 +130,22 @@ def members(controller: Controller, configuration: str, base: str) -> Iterator[M
             continue
         # Windows tells it by the class, Samba by the category alone.
         read_only = b"ntdsdsaro" in classes or _text(entry, "objectCategory").lower().startswith("cn=ntds-dsa-ro,")
-        server = parent(dn)
-        yield Member(hosts.get(folded(server)) or components(server)[0].partition("=")[2], read_only)
+        server = _names(dn)[1:]
+        name = server[0].partition("=")[2] if server else ""
+        yield Member(hosts.get(folded(",".join(server))) or name or dn, read_only)
+
+
+def _names(dn: str) -> list[str]:
+    """Its relative names; none of what is no DN."""
+    try:
+        return components(dn) if dn else []
+    except ValueError:
+        return []
 
 
 def dns_name(base: str) -> str:
-    """The domain's DNS name for the DN of its head (RFC 2247)."""
-    return ".".join(part.partition("=")[2] for part in components(base)).lower() if base else ""
+    """The domain's DNS name for the DN of its head (RFC 2247); empty for what is no DN."""
+    return ".".join(part.partition("=")[2] for part in _names(base)).lower()
 
 
 def generalized_time(value: str) -> datetime | None:

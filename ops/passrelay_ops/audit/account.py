@@ -8,7 +8,6 @@ from uuid import UUID
 
 from ldap3.protocol.formatters.formatters import format_sid
 from ldap3.utils.conv import escape_bytes, escape_filter_chars
-from pydantic import ValidationError
 
 from passrelay_ops.ad.controller import Attributes
 from passrelay_producer.filters import NORMAL_ACCOUNT
@@ -17,6 +16,7 @@ from passrelay_producer.sources.samba_account import ALL_GROUPS
 from passrelay_producer.sources.samba_change import changed_at
 from passrelay_schemas.deny import denied
 from passrelay_schemas.event import Account
+from passrelay_schemas.limits import MAX_FILETIME
 from passrelay_schemas.order import OrderKey
 
 ATTRIBUTES = (
@@ -109,9 +109,11 @@ def read(values: Attributes) -> AdAccount | None:
             sam_account_name=name,
             user_principal_name=upn or None,
         )
-    except ValidationError:
+    except ValueError:  # pydantic's own too
         return None
     pwd_last_set, kvno = _number(values, "pwdlastset"), _number(values, "msds-keyversionnumber")
+    if not 0 <= pwd_last_set <= MAX_FILETIME:
+        pwd_last_set = 0
     changed, origin = _origin(values, kvno, pwd_last_set)
     return AdAccount(account, kvno, changed, origin, _left_out(account, values, kvno, pwd_last_set))
 

@@ -58,6 +58,14 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(SHA256()).hex(":").upper()
 
 
+def from_der(raw: bytes) -> x509.Certificate:
+    """A certificate in DER; ValueError when it is none."""
+    try:
+        return x509.load_der_x509_certificate(raw)
+    except x509.InvalidVersion as error:  # none of ValueError's
+        raise ValueError(str(error)) from None
+
+
 def fetch(url: str, idm: IdmSettings, suffix: str) -> Authority:
     """What cn=CAcert,cn=ipa,cn=etc holds at this server, read without a login.
 
@@ -75,7 +83,7 @@ def fetch(url: str, idm: IdmSettings, suffix: str) -> Authority:
     if not values:
         raise ConfigurationError(f"{url}: {dn}: no certificate can be read there without a login ({words}): {_BY_HAND}")
     try:
-        certificates = tuple(x509.load_der_x509_certificate(value) for value in values)
+        certificates = tuple(from_der(value) for value in values)
     except ValueError:
         raise ConfigurationError(f"{url}: {dn}: holds no X.509 certificate: {_BY_HAND}") from None
     authority = Authority(url, certificates)
@@ -130,7 +138,7 @@ def pinned(path: Path) -> set[str]:
         raise ConfigurationError(
             f"[idm] ca_file {path}: cannot be read ({error.strerror}): check path and mode"
         ) from None
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ConfigurationError(f"[idm] ca_file {path}: holds no PEM certificate: move it away") from None
 
 

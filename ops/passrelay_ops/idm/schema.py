@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from ldap3.core.exceptions import LDAPException
 from ldap3.protocol.rfc4512 import AttributeTypeInfo, ObjectClassInfo
 
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']+)'|\(([^)]*)\))")
@@ -34,8 +35,14 @@ def find(definitions: Iterable[str], name: str) -> str | None:
 
 
 def alike(one: str, other: str) -> bool:
-    """Both definitions mean the same; DESC and X-ORIGIN do not count, servers add to the latter."""
-    return _meaning(one) == _meaning(other)
+    """Both definitions mean the same; DESC and X-ORIGIN do not count, servers add to the latter.
+
+    One that cannot be read is like none.
+    """
+    try:
+        return _meaning(one) == _meaning(other)
+    except ValueError:
+        return False
 
 
 def _meaning(definition: str) -> object:
@@ -47,8 +54,12 @@ def _meaning(definition: str) -> object:
 
 
 def _parsed(kind: Any, definition: str) -> Any:
-    # ldap3's type stubs leave this method untyped.
-    return next(iter(kind.from_definition([definition.encode()]).values()))
+    """ValueError for what is no definition."""
+    try:
+        # ldap3's type stubs leave this method untyped.
+        return next(iter(kind.from_definition([definition.encode()]).values()))
+    except (LDAPException, LookupError, StopIteration) as error:
+        raise ValueError(f"no definition (RFC 4512 4.1): {type(error).__name__}") from None
 
 
 def _folded(names: Iterable[str] | None) -> set[str]:
@@ -63,12 +74,15 @@ def unfit_for_markers(definitions: Iterable[str], name: str) -> str | None:
     definition = find(definitions, name)
     if definition is None:
         return "is not in the schema"
-    attribute = _parsed(AttributeTypeInfo, definition)
+    try:
+        attribute = _parsed(AttributeTypeInfo, definition)
+    except ValueError:
+        return "has a definition in the schema that cannot be read"
     if not attribute.single_value:
         return "is not SINGLE-VALUE: two markers could stand side by side"
     if attribute.no_user_modification:
         return "is written by the server alone (NO-USER-MODIFICATION)"
-    if attribute.syntax not in _TEXT_SYNTAXES:
+    if str(attribute.syntax) not in _TEXT_SYNTAXES:
         return f"has syntax {attribute.syntax}: it must be {' or '.join(_TEXT_SYNTAXES.values())}"
     if not attribute.equality:
         return "has no EQUALITY rule, by which a value that was read is deleted"
