@@ -21,7 +21,7 @@ from passrelay_consumer.servers import Servers
 from passrelay_schemas import __version__, metrics_page
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.health import Health, Pulse, dead
-from passrelay_schemas.hygiene import forbid_core_dumps, wipe_freed_memory
+from passrelay_schemas.hygiene import forbid_core_dumps, keep_out_of_swap, wipe_freed_memory
 from passrelay_schemas.key_watch import KeyWatch
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
@@ -136,6 +136,7 @@ class Service:
 def run(settings: ConsumerSettings) -> int:
     """Consume until SIGTERM or SIGINT; the process's exit code. ConfigurationError when it cannot start."""
     forbid_core_dumps()
+    keep_out_of_swap()
     wipe_freed_memory()
     log = Log("consumer")
     read_secret_file(settings.idm.password_file, what="[idm] password_file")  # now, not at the first event

@@ -26,7 +26,7 @@ from passrelay_schemas.errors import ConfigurationError, SafetyError, Unavailabl
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.health import Health, Pulse, dead
-from passrelay_schemas.hygiene import forbid_core_dumps, wipe_freed_memory
+from passrelay_schemas.hygiene import forbid_core_dumps, keep_out_of_swap, wipe_freed_memory
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.service_manager import supervised
@@ -46,6 +46,7 @@ def run(settings: ProducerSettings, begun: Callable[[Service], None] = lambda se
     ConfigurationError, SafetyError (another producer has this spool); 1 after an unexpected exception in a thread.
     """
     forbid_core_dumps()
+    keep_out_of_swap()
     wipe_freed_memory()
     log = Log("producer")
     with Spool(settings.spool) as spool, alone(settings.spool.path.parent):
@@ -60,6 +61,7 @@ def init(settings: ProducerSettings, everything: bool) -> None:
     SafetyError where there is a cursor already and `everything` is False: what changed since would be skipped.
     """
     forbid_core_dumps()
+    keep_out_of_swap()
     wipe_freed_memory()
     log = Log("producer")
     source = make_source(settings, log)
@@ -79,6 +81,7 @@ def capture(settings: ProducerSettings, user: str | None) -> tuple[int, int]:
     second, another one at its start. ConfigurationError says why there is nothing to capture for `user`.
     """
     forbid_core_dumps()
+    keep_out_of_swap()
     wipe_freed_memory()
     log = Log("producer")
     source = make_source(settings, log)
@@ -99,6 +102,7 @@ def recapture(settings: ProducerSettings, domain: str, guids: Sequence[UUID]) ->
     from passrelay_producer.sources.samba import SambaSource
 
     forbid_core_dumps()
+    keep_out_of_swap()
     wipe_freed_memory()
     log = Log("producer")
     source = SambaSource(settings.source.samba, log, settings.filter)

@@ -14,6 +14,8 @@ _PR_SET_DUMPABLE = 4
 _M_PERTURB = -6
 """mallopt(3) of glibc: freed blocks are filled with this byte."""
 _FILLED_WITH = 0x55
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+"""mlockall(2); on fault: what is never touched takes no memory."""
 
 
 def forbid_core_dumps() -> None:
@@ -26,6 +28,21 @@ def forbid_core_dumps() -> None:
     if sys.platform == "linux":
         # A core_pattern that pipes to a program ignores RLIMIT_CORE; an undumpable process is not piped either.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def keep_out_of_swap() -> None:
+    """Lock all memory of this process where the system sets no limit to that, as the shipped units do; else nothing.
+
+    With a limit, memory beyond it would be refused later, and the process would end.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
+        mlockall = getattr(ctypes.CDLL(None), "mlockall", None)
+        if mlockall is not None:
+            mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
 
 
 def wipe_freed_memory() -> None:
