@@ -98,6 +98,8 @@ class Site(Relay):
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="site")
         self._over = threading.Event()
         self._ended_by_us: set[int] = set()
+        self.ended_early: list[str] = []
+        """Processes that a fault was to end and that had ended by themselves."""
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -288,8 +290,11 @@ class Site(Relay):
     # -- what the acts need -----------------------------------------------------------------------------------------
 
     def expect_end(self, service: Service) -> None:
-        """This process is about to be ended by a fault: that it has ended is not its own fault."""
-        self._ended_by_us.add(service.process.pid)
+        """This process is about to be ended by a fault: that it has ended is its own fault only where it had before."""
+        if service.process.running:
+            self._ended_by_us.add(service.process.pid)
+        elif service.process.child is not None and service.process.pid not in self._ended_by_us:
+            self.ended_early.append(service.name)
 
     def ended_by_itself(self) -> list[Service]:
         """Processes that nobody has ended, and that do not run."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from passrelay_schemas import topology
@@ -25,6 +26,8 @@ from tests.lab.folder import find_canary
 from tests.lab.process import LabError
 
 SAMBA_USERS = 10
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+"""A name without a slash: cores would lie where we search. Else nothing that an aborted process leaves is looked at."""
 _NO_PROGRESS_SECONDS = 75
 """Longer than any back-off of passrelay's own, which is a minute at most."""
 _NOTHING_LEFT_SECONDS = 25
@@ -87,7 +90,7 @@ class Trial:
         self._active = 0
         self._changed = threading.Condition()
         self._began = 0.0
-        self._restless = ""
+        self._restless = self._unquiet = ""
         self.result = Result()
 
     def run(self, *, at_once: int = AT_ONCE, all_faults: bool = False) -> Result:
@@ -104,6 +107,7 @@ class Trial:
             Finding("ended", each.name, f"ended by itself with {each.process.child and each.process.child.returncode}")
             for each in self._site.ended_by_itself()
         ]
+        self.result.findings += [Finding("ended", name, "ended by itself") for name in self._site.ended_early]
         self._pages()
         heal(self._site)
         self._say(f"{self._now:6.1f} s  all healed")
@@ -171,6 +175,7 @@ class Trial:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _wait_until_quiet(self) -> None:
+        self._unquiet = ""
         seen: tuple[object, ...] = ()
         since, began, patience = time.monotonic(), self._now, _NO_PROGRESS_SECONDS
         longest = _LONGEST_QUIET_SECONDS + float(self.result.numbers["load_seconds"])
@@ -186,6 +191,7 @@ class Trial:
                 break
             self._release_brakes()
             time.sleep(_LOOK_SECONDS)
+        self._unquiet = f"{seen} left where nothing moves any more"
         self._say(f"{self._now:6.1f} s  not quiet: {seen}")
 
     def _state(self) -> tuple[object, ...]:
@@ -262,8 +268,8 @@ class Trial:
 
     def _judge(self) -> None:
         site, found = self._site, self.result.findings
-        if self._restless:
-            found.append(Finding("restless", "", self._restless))
+        if self._restless or self._unquiet:
+            found.append(Finding("restless", "", self._restless or self._unquiet))
         self._pages()
         self._outcomes.update()
         self._wire.stop()
@@ -283,7 +289,8 @@ class Trial:
             if self._outcomes.contradicts_itself(event_id, repaired=_OURS)
         ]
         found += judge.directories(site, everybody, binds=self._binds, dice=random.Random(self._plan.seed))
-        found += judge.audit(site)
+        found += judge.audit(site, len(self._samba.names))
+        found += [Finding("unwatched", "loopback", self._wire.fault)] if self._wire.fault else []
         letters = self._letters()
         known = self._known
         found += [
@@ -305,6 +312,7 @@ class Trial:
                 "bytes": size,
                 "captured_bytes": self._wire.bytes,
                 "dropped_packets": self._wire.dropped,
+                "core_pattern": CORE_PATTERN.read_text().strip(),
             },
             "quiet_after_seconds": round(self._now),
         }

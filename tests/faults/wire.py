@@ -12,6 +12,8 @@ from tests.lab.folder import CANARY, _encodings
 from tests.lab.process import Process
 
 _PIECE = 1 << 20
+_FILE_HEADER = 24
+"""Bytes that a capture without any packet has (pcap-savefile(5))."""
 _NEEDLES = _encodings(CANARY)
 _OVERLAP = max(map(len, _NEEDLES)) - 1
 
@@ -22,6 +24,8 @@ class Wire:
     def __init__(self, site: Site) -> None:
         self.bytes = 0
         self.hits: list[str] = []
+        self.fault = ""
+        """Why no canary in the capture means nothing; after `stop`."""
         self._site = site
         what = " or ".join([*(f"port {port}" for port in _ports(site)), f"host {site.dc.address}"])
         self._process = Process(
@@ -40,9 +44,15 @@ class Wire:
 
     def stop(self) -> None:
         """Returns when everything captured was searched."""
+        if not self._process.running:
+            self.fault = f"tcpdump ended by itself: {self._process.tail(300)}"
         self._process.stop()
         if self._thread.ident:
             self._thread.join(60)
+        if self._thread.is_alive():
+            self.fault = "what was captured is not searched to its end"
+        elif self.bytes <= _FILE_HEADER:
+            self.fault = self.fault or "nothing was captured"
 
     @property
     def dropped(self) -> int:
@@ -66,6 +76,12 @@ class Wire:
 def _ports(site: Site) -> Iterable[int]:
     # What goes through a door comes to one of these as the same bytes.
     for node in site.cluster.nodes:
-        yield from (node.ports.tls, node.ports.plain, node.ports.management, node.ports.metrics)
+        yield from (
+            node.ports.tls,
+            node.ports.plain,
+            node.ports.management,
+            node.ports.metrics,
+            node.ports.distribution,
+        )
     for server in site.directories.values():
         yield from (server.listening.ldap, server.listening.ldaps)
