@@ -33,3 +33,15 @@ def test_it_counts_the_parsers() -> None:
 def test_what_it_links_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", _PAGE):
         assert (_ROOT / "docs" / target).exists(), target
+
+
+def test_each_defect_that_a_campaign_found_names_tests_that_exist() -> None:
+    page = (_ROOT / "docs" / "reliability.md").read_text()
+    defects = page.split("## Defects found, and their mends")[1]
+    rows = [line for line in defects.splitlines() if line.startswith("| `")]
+    assert rows
+    for row in rows:
+        named = re.findall(r"(tests/[\w/]+\.py)(?:: `(test_\w+)`)?", row.rsplit("|", 2)[1])
+        assert named, row
+        for path, name in named:
+            assert f"def {name or 'test_'}" in (_ROOT / path).read_text(), (path, name)

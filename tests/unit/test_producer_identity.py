@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from passrelay_producer import service
 from passrelay_producer.identity import wait_until_read
+from passrelay_producer.spool import Spool
+from passrelay_schemas.filetime import utc_now
+from passrelay_schemas.source_settings import SpoolSettings
 
 
 @pytest.fixture
@@ -34,3 +41,22 @@ def test_a_link_to_a_credential_that_is_not_there_now_is_no_fault(tmp_path: Path
     wait_until_read(tmp_path / "missing")
     assert slept[0] > 2
     assert slept[1] == 0
+
+
+def test_republish_waits_for_the_keys_before_it_touches_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else it is published with the key that was just revoked (found by a campaign of faults).
+    done: list[object] = []
+    monkeypatch.setattr(service, "wait_until_read", done.append)
+
+    def republish(_: Spool, __: object) -> int:
+        done.append("republished")
+        return 0
+
+    monkeypatch.setattr(Spool, "republish", republish)
+    settings = SimpleNamespace(
+        keys=SimpleNamespace(directory=tmp_path / "keys"), spool=SpoolSettings(path=tmp_path / "spool.db")
+    )
+    service.republish(cast("Any", settings), utc_now() - timedelta(hours=1))
+    assert done == [tmp_path / "keys", "republished"]
