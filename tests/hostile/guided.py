@@ -16,7 +16,9 @@ from typing import Any
 
 atheris: Any = importlib.import_module("atheris")
 
-with atheris.instrument_imports(include=["passrelay_schemas", "passrelay_consumer", "passrelay_producer"]):
+with atheris.instrument_imports(
+    include=["passrelay_schemas", "passrelay_consumer", "passrelay_producer", "passrelay_ops"]
+):
     from tests.hostile.mutations import mutate_bytes
     from tests.hostile.parsers import PARSERS, run
 
