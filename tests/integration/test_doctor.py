@@ -184,7 +184,9 @@ def site(
     folder.mkdir()
     made = Site(folder, shared_broker, directory, controller, reservations)
     try:
-        wait_for(lambda: not failed(made.doctor("ops")), what="the producer's first news are there", timeout_seconds=60)
+        wait_for(
+            lambda: not failed(made.doctor("ops")), what="the producer's first news are there", timeout_seconds=300
+        )
         yield made
     finally:
         made.relay.close()
