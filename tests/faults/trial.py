@@ -28,10 +28,8 @@ from tests.lab.process import LabError
 SAMBA_USERS = 10
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 """A name without a slash: cores would lie where we search. Else nothing that an aborted process leaves is looked at."""
-_NO_PROGRESS_SECONDS = 75
-"""Longer than any back-off of passrelay's own, which is a minute at most."""
-_NOTHING_LEFT_SECONDS = 25
-"""The same where no queue holds anything: a consumer may still have something in hand."""
+_NO_PROGRESS_SECONDS = 90
+"""Longer than any back-off of passrelay's own, and than it waits for a confirm: a minute at most."""
 _LONGEST_QUIET_SECONDS = 240
 """And so long as the load itself lasted: what still moves then is going round in circles."""
 _LOOK_SECONDS = 1.0
@@ -177,11 +175,10 @@ class Trial:
     def _wait_until_quiet(self) -> None:
         self._unquiet = ""
         seen: tuple[object, ...] = ()
-        since, began, patience = time.monotonic(), self._now, _NO_PROGRESS_SECONDS
+        since, began = time.monotonic(), self._now
         longest = _LONGEST_QUIET_SECONDS + float(self.result.numbers["load_seconds"])
-        while time.monotonic() - since < patience:
+        while time.monotonic() - since < _NO_PROGRESS_SECONDS:
             state = self._state()
-            patience = _NOTHING_LEFT_SECONDS if len(state) == 2 else _NO_PROGRESS_SECONDS
             if state and not any(state):
                 return
             if state != seen:
