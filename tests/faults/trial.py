@@ -29,7 +29,7 @@ SAMBA_USERS = 10
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 """A name without a slash: cores would lie where we search. Else nothing that an aborted process leaves is looked at."""
 _NO_PROGRESS_SECONDS = 90
-"""Longer than any back-off of passrelay's own, and than it waits for a confirm: a minute at most."""
+"""Longer than any back-off of passrelay's own, which is a minute at most."""
 _LONGEST_QUIET_SECONDS = 240
 """And so long as the load itself lasted: what still moves then is going round in circles."""
 _LOOK_SECONDS = 1.0
