@@ -49,7 +49,6 @@ def run(
     channel = ConfirmingChannel(connection)
     seen = {letter.event_id: letter.offset for letter in chosen}
     waiting = iter(chosen)
-    recorded: list[Letter] = []
     with Tail(connection, DEAD, after=letters.end) as tail:
         while not stop() and (batch := list(islice(waiting, _AT_ONCE))):
             letters.read(tail.new())
@@ -60,13 +59,12 @@ def run(
             done.changed += changed
             records = [act.record(one, Verdict.DISCARDED, replays=one.failed_replay) for one in live]
             safe = channel.publish(Outgoing(DEAD, record.encode(), record_properties(record)) for record in records)
-            recorded += [live[place] for place in sorted(safe)]
+            done.discarded += [live[place] for place in sorted(safe)]
             if len(safe) < len(live):
-                done.discarded += recorded
                 raise UnavailableError(f"stream {DEAD}: took {len(safe)} of {len(live)} records: look at the broker")
             advance(len(batch))
-    if recorded:
+    if done.discarded:
         connection.sleep(_OTHERS_SECONDS)
     letters.read(read(connection, DEAD, since=None if letters.end is None else letters.end + 1))
-    for letter in recorded:
-        (done.discarded if letter.state is State.DISCARDED else done.changed).append(letter)
+    done.changed += [letter for letter in done.discarded if letter.state is not State.DISCARDED]
+    done.discarded = [letter for letter in done.discarded if letter.state is State.DISCARDED]

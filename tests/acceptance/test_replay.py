@@ -188,6 +188,26 @@ def test_what_a_discard_says_of_a_slow_replay_is_what_the_stream_says(relay: Rel
     assert said["discarded"] == 40 - relay.broker.queue_depths()[topology.EVENTS]
 
 
+def test_a_discard_that_loses_the_broker_after_its_records_says_what_is_on_record(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(relay, 3)
+    desk.mail.write(itertools.repeat(Reason.REFUSED, 3))
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise PowerCutError
+
+    done = discard.Done()
+    with DeadStream(relay) as (connection, letters):
+        monkeypatch.setattr(discard, "read", cut)
+        with pytest.raises(PowerCutError):
+            discard.run(connection, letters, letters.by_first_failure(), Act("eva@office", "gone"), done=done)
+    assert len(done.discarded) == list(desk.states().values()).count("discarded") == 3
+
+
 def test_ctrl_c_ends_a_replay_with_what_was_done_on_record(relay: Relay) -> None:
     desk = Desk(relay, 10)
     desk.mail.write(itertools.repeat(Reason.REFUSED, 200))
