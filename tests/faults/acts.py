@@ -60,6 +60,7 @@ class Acts:
             Kind.DIRECTORY_LATE: lambda: self._late(at),
             Kind.BROKER_KILLED: lambda: self._node_ended(dice, signal.SIGKILL),
             Kind.NODE_LOST: lambda: self._node_ended(dice, signal.SIGKILL),
+            Kind.NODES_APART: lambda: self._node_apart(dice),
             Kind.BROKER_RESTARTED: lambda: self._node_ended(dice, signal.SIGTERM),
             Kind.BROKER_STOPPED: lambda: self._node_stopped(dice),
             Kind.BROKER_AWAY: lambda: self._broker_away(at),
@@ -216,6 +217,13 @@ class Acts:
         process.signal(signal.SIGSTOP)
         yield
         process.signal(signal.SIGCONT)
+
+    @contextmanager
+    def _node_apart(self, dice: random.Random) -> Iterator[None]:
+        node = dice.choice(self._site.cluster.nodes)
+        node.cut_off()
+        yield
+        node.join()
 
     @contextmanager
     def _broker_away(self, client: str) -> Iterator[None]:

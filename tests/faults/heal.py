@@ -15,6 +15,7 @@ def heal(site: Site) -> None:
     for node in site.cluster.nodes:
         node.process.signal(signal.SIGCONT)
         site.on_site(node.start)
+    site.cluster.join()
     _directories(site)
     site.signal_samba(signal.SIGCONT)
     if not site.dc.running:

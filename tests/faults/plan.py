@@ -78,9 +78,11 @@ class Kind(StrEnum):
     """`passrelay dead replay` of whatever is dead."""
     NODE_LOST = "node_lost"
     """One of the cluster's nodes, long enough for the others to elect."""
+    NODES_APART = "nodes_apart"
+    """One of the cluster's nodes runs, and neither reaches the others nor is reached by them."""
 
 
-CLUSTER_ONLY = frozenset({Kind.NODE_LOST})
+CLUSTER_ONLY = frozenset({Kind.NODE_LOST, Kind.NODES_APART})
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ _WAYS: dict[Kind, _Way] = {
     Kind.LATE_USERS: _Way(("users",), (35, 45)),
     Kind.REPLAYED: _Way(("letters",), (0, 1)),
     Kind.NODE_LOST: _Way(("broker",), (6, 15)),
+    Kind.NODES_APART: _Way(("broker",), (6, 15)),
 }
 _FIRST_AT, _LONGEST_GAP = 4.0, 4.0
 AT_ONCE = 4
