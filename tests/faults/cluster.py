@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _COOKIE = ".erlang.cookie"
 
 class NodeFolder(BrokerFolder):
     """The folder of one node of several."""
+
+    # What a tier had sent on to a queue that was cut off is sent once more after so long; RabbitMQ waits minutes.
+    advanced: Mapping[str, int] = {**BrokerFolder.advanced, "dead_letter_worker_publisher_confirm_timeout": 5_000}
 
     def __init__(self, path: Path, ports: Ports, *, name: str, peers: list[str], cookie: str) -> None:
         super().__init__(path, ports)

@@ -45,6 +45,9 @@ class BrokerFolder:
     """Everything that the node reads or writes lies below `path`."""
 
     node = "lab@localhost"
+    # A stream's count is refreshed only by this tick (5 s unless told); a quorum queue answers for itself.
+    advanced: Mapping[str, int] = {"stream_tick_interval": 100}
+    """Of the application `rabbit`, in milliseconds."""
 
     def __init__(self, path: Path, ports: Ports) -> None:
         self.path = path
@@ -89,8 +92,8 @@ class BrokerFolder:
         shutil.copy(server.certificate, self.home / "server.pem")
         shutil.copy(server.key, self.home / "server.key")
         (self.home / "env.conf").touch()
-        # A stream's count is refreshed only by this tick (5 s unless told); a quorum queue answers for itself.
-        (self.home / "advanced.config").write_text("[{rabbit, [{stream_tick_interval, 100}]}].\n")
+        settings = ",".join(f"{{{name},{value}}}" for name, value in self.advanced.items())
+        (self.home / "advanced.config").write_text(f"[{{rabbit,[{settings}]}}].\n")
         (self.home / "enabled_plugins").write_text(f"[{','.join(_PLUGINS)}].\n")
         (self.home / "definitions.json").write_text(json.dumps(_definitions(admin_password)))
         (self.home / "rabbitmq.conf").write_text(self._configuration())
