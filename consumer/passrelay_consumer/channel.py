@@ -26,7 +26,7 @@ from passrelay_consumer.pauses import BRAKE, BROKER, DIRECTORY, Pauses
 from passrelay_consumer.pool import Job, Pool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession
-from passrelay_schemas.confirms import ConfirmTracker
+from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Pulse
@@ -38,12 +38,12 @@ _SHORTEST_PAUSE_SECONDS = 1
 """Giving back and taking again counts as a delivery: servers whose probe lies must not use up an event's count."""
 _BACKOFF_SECONDS = 5
 _LONGEST_HELD_SECONDS = 600
-"""The broker closes a channel after 30 minutes without an ack; long before, one whose confirms stay out is left."""
+"""The broker closes a channel after 30 minutes without an ack; long before, one whose worker is stuck is left."""
 _LONGEST_REFUSED_SECONDS = 1500
 """A delivery whose publish is refused again and again is held nearly as long as the broker allows."""
 _SURVIVED_EVENTS = 10_000
 """Of so many events it is remembered how often this process gave them back or lost them with a channel."""
-_LOOK_SECONDS = 30
+_LOOK_SECONDS = 10
 
 
 class WaitsForServers(Protocol):
@@ -89,7 +89,7 @@ class EventChannel:
         self._refused: list[Job] = []
         self._survived: OrderedDict[bytes, int] = OrderedDict()
         self._awake = False
-        self._pulse = Pulse("broker session", most_seconds=4 * _LOOK_SECONDS)
+        self._pulse = Pulse("broker session", most_seconds=12 * _LOOK_SECONDS)
         self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -170,15 +170,22 @@ class EventChannel:
             return
         self._pulse.beat()
         self._ledger.forget()
+        if self._confirms.overdue:
+            self._leave(channel, f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s")
+            return
         now, refused = time.monotonic(), set(self._refused)
         for job in self._held.values():
             most = _LONGEST_REFUSED_SECONDS if job in refused else _LONGEST_HELD_SECONDS
             if now - job.since > most:
-                why = f"a delivery is not settled after {most} s: a publish is refused or a worker is stuck"
-                self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues, streams and disk")
-                channel.close()
+                self._leave(
+                    channel, f"a delivery is not settled after {most} s: a publish is refused or a worker is stuck"
+                )
                 return
         self._session.call_later(_LOOK_SECONDS, self._faults.guard(lambda: self._look_at_age(channel)))
+
+    def _leave(self, channel: Channel, why: str) -> None:
+        self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues, streams and disk")
+        channel.close()
 
     # -- in -----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from passrelay_producer.spool import Place, QueuedEvent, Spool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession, describe
 from passrelay_schemas.broker_settings import BrokerSettings
-from passrelay_schemas.confirms import ConfirmTracker
+from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
@@ -255,6 +255,11 @@ class Publisher:
     def _tick(self) -> None:
         self._pulse.beat()
         if self._channel is not None and self._channel.is_open:
+            if self._tracker.overdue:
+                why = f"the broker has not confirmed an event after {LONGEST_UNCONFIRMED_SECONDS} s"
+                self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues and disk")
+                self._channel.close()
+                return
             self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
             self._mark()
             self._rewind()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Token = TypeVar("Token")
+
+LONGEST_UNCONFIRMED_SECONDS = 60
+"""A cluster's node that was cut off may never confirm what it took; what is published anew is at worst a duplicate."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +29,29 @@ class ConfirmTracker(Generic[Token]):
     so all of them fail: published twice is harmless, lost is not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._next = 1
-        self._open: dict[int, tuple[str, Token]] = {}
+        self._open: dict[int, tuple[str, Token, float]] = {}
         self._returned: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def overdue(self) -> bool:
+        """The oldest of what is open has waited so long that its confirm will not come."""
+        oldest = next(iter(self._open.values()), None)
+        return oldest is not None and self._clock() - oldest[2] > LONGEST_UNCONFIRMED_SECONDS
+
     def published(self, message_id: str, token: Token) -> None:
         """To be called once after each basic_publish, in the same order."""
-        self._open[self._next] = (message_id, token)
+        self._open[self._next] = (message_id, token, self._clock())
         self._next += 1
 
     def returned(self, message_id: str) -> None:
         """basic.return: the broker had no queue for it."""
-        self._returned.update(tag for tag, (known, _) in self._open.items() if known == message_id)
+        self._returned.update(tag for tag, (known, _, _) in self._open.items() if known == message_id)
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Token]:
         """basic.ack or basic.nack."""
@@ -49,7 +61,7 @@ class ConfirmTracker(Generic[Token]):
             tags = [delivery_tag] if delivery_tag in self._open else []
         safe, failed = [], []
         for tag in tags:
-            _, token = self._open.pop(tag)
+            _, token, _ = self._open.pop(tag)
             if ack and tag not in self._returned:
                 safe.append(token)
             else:
@@ -59,7 +71,7 @@ class ConfirmTracker(Generic[Token]):
 
     def lost(self) -> tuple[Token, ...]:
         """The channel closed: everything open is undecided, so it counts as not published."""
-        tokens = tuple(token for _, token in self._open.values())
+        tokens = tuple(token for _, token, _ in self._open.values())
         self._open.clear()
         self._returned.clear()
         return tokens

@@ -29,7 +29,8 @@ from passrelay_consumer import service as service_module
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.service import Service
-from passrelay_schemas import topology
+from passrelay_schemas import confirms, topology
+from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.event import Account, PasswordChanged
 from passrelay_schemas.filetime import now, utc_now
@@ -855,6 +856,34 @@ def test_a_damaged_keyring_is_reported_once_and_the_keys_read_before_count(
         damaged.unlink()
     write_public(settings.keys.directory, generate(KeyUse.RECIPIENT)[0])
     consumer.wait_for(lambda: bool(consumer.logged("keyring_read")), "read again")
+
+
+class Deaf(ConfirmTracker[Any]):
+    """As if the first confirm had gone down with a node of the cluster that took the message."""
+
+    heard = False
+
+    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Any]:
+        if not Deaf.heard:
+            Deaf.heard = True
+            return Settled((), ())
+        return super().confirmed(delivery_tag, multiple=multiple, ack=ack)
+
+
+def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_delivered_again(
+    desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 2)
+    monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(channel_module, "ConfirmTracker", Deaf)
+    monkeypatch.setattr(Deaf, "heard", False)
+    desk.publish()
+    consumer = start(outcome)
+    first, second = desk.read(topology.JOURNAL, lambda found: len(found) == 2)
+    assert first.event_id == second.event_id
+    assert [delivery.counters.deliveries for delivery in consumer.work.seen][:2] == [0, 1]
+    desk.wait_for_depth(topology.EVENTS, 0)
+    assert consumer.logged("broker_lost")
 
 
 def test_a_delivery_that_is_never_settled_does_not_hold_the_channel(

@@ -19,14 +19,16 @@ import structlog
 from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_ops.stream import read
+from passrelay_producer import publisher as publisher_module
 from passrelay_producer.capture import seal_page
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.publisher import WINDOW, Publisher
 from passrelay_producer.sources import Page
 from passrelay_producer.spool import Place, Spool, SpoolFullError
-from passrelay_schemas import keys, topology
+from passrelay_schemas import confirms, keys, topology
 from passrelay_schemas.broker_settings import BrokerSettings
+from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.keyring import Keyring
@@ -248,6 +250,32 @@ def test_a_queue_that_refuses_keeps_events_in_the_spool(rig: Rig, log: list[Any]
     found.extend(ids(take(rig.broker)))
     assert set(found) == set(sent)
     assert "publish_refused" in actions(log)
+
+
+class Deaf(ConfirmTracker[Any]):
+    """As if the first confirm had gone down with a node of the cluster that took the message."""
+
+    heard = False
+
+    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Any]:
+        if not Deaf.heard:
+            Deaf.heard = True
+            return Settled((), ())
+        return super().confirmed(delivery_tag, multiple=multiple, ack=ack)
+
+
+def test_an_event_whose_confirm_never_comes_is_published_again(
+    rig: Rig, log: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 2)
+    monkeypatch.setattr(publisher_module, "ConfirmTracker", Deaf)
+    rig.publisher = rig.make()
+    rig.thread = threading.Thread(target=rig.faults.guard(rig.publisher.run))
+    sent = rig.add(1)
+    rig.start()
+    rig.drained()
+    assert ids(take(rig.broker))[:2] == sent * 2
+    assert "broker_lost" in actions(log)
 
 
 def test_a_missing_exchange_is_named_and_waited_for(rig: Rig, log: list[Any]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from passrelay_schemas.confirms import ConfirmTracker, Settled
+from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker, Settled
 
 
 class Model(RuleBasedStateMachine):
@@ -108,3 +108,17 @@ def test_a_return_does_not_follow_the_id_into_its_next_publish() -> None:
     assert tracker.confirmed(1, multiple=False, ack=True).failed == (1,)
     tracker.published("event", 2)
     assert tracker.confirmed(2, multiple=False, ack=True).safe == (2,)
+
+
+def test_the_oldest_open_one_tells_that_confirms_no_longer_come() -> None:
+    now = 0.0
+    tracker: ConfirmTracker[int] = ConfirmTracker(lambda: now)
+    assert not tracker.overdue
+    tracker.published("one", 1)
+    now = LONGEST_UNCONFIRMED_SECONDS - 1
+    tracker.published("two", 2)
+    assert not tracker.overdue
+    now = LONGEST_UNCONFIRMED_SECONDS + 1
+    assert tracker.overdue
+    tracker.confirmed(1, multiple=False, ack=True)
+    assert not tracker.overdue
