@@ -113,12 +113,13 @@ def test_a_return_does_not_follow_the_id_into_its_next_publish() -> None:
 def test_the_oldest_open_one_tells_that_confirms_no_longer_come() -> None:
     now = 0.0
     tracker: ConfirmTracker[int] = ConfirmTracker(lambda: now)
-    assert not tracker.overdue
+    seen = [tracker.overdue]
     tracker.published("one", 1)
     now = LONGEST_UNCONFIRMED_SECONDS - 1
     tracker.published("two", 2)
-    assert not tracker.overdue
+    seen.append(tracker.overdue)
     now = LONGEST_UNCONFIRMED_SECONDS + 1
-    assert tracker.overdue
+    seen.append(tracker.overdue)
     tracker.confirmed(1, multiple=False, ack=True)
-    assert not tracker.overdue
+    seen.append(tracker.overdue)
+    assert seen == [False, False, True, False]
