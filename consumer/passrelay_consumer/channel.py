@@ -22,11 +22,12 @@ from passrelay_consumer.journal import wait_message
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery
+from passrelay_consumer.outlet import Outlet
 from passrelay_consumer.pauses import BRAKE, BROKER, DIRECTORY, Pauses
 from passrelay_consumer.pool import Job, Pool
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession
-from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker
+from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, Settled
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Pulse
@@ -83,7 +84,16 @@ class EventChannel:
         self._pauses = Pauses(metrics, log)
         self._channel: Any = None
         self._consumer_tag: str | None = None
-        self._confirms: ConfirmTracker[Job] = ConfirmTracker()
+        self._outlets = {
+            exchange: Outlet(
+                self._session,
+                opened=self._consume,
+                settled=self._published,
+                returned=self._returned,
+                faults=faults,
+            )
+            for exchange in (topology.JOURNAL, topology.DEAD, topology.RETRY)
+        }
         self._held: dict[int, Job] = {}
         self._posted: deque[Job | str] = deque()
         self._refused: list[Job] = []
@@ -136,16 +146,14 @@ class EventChannel:
             self._session.stop()
 
     def _opened(self, channel: Channel) -> None:
-        guard = self._faults.guard
         self._pulse.beat()
         self._channel = channel
-        channel.add_callback(guard(self._confirmed), [pika.spec.Basic.Ack, pika.spec.Basic.Nack], one_shot=False)
-        channel.add_on_return_callback(guard(self._returned))
         # The broker cancels a consumer whose queue was deleted: begin anew, which reports what is missing.
         channel.add_on_cancel_callback(lambda _: channel.close())
         channel.basic_qos(prefetch_count=self._prefetch)
+        for outlet in self._outlets.values():
+            outlet.open()
         self._resume(BROKER)
-        self._consume()
         self._take_posted()  # what was posted while nobody could be woken
         self._look_at_age(channel)
         self._end_if_stopped()
@@ -157,7 +165,8 @@ class EventChannel:
         self._held.clear()
         self._refused.clear()
         self._gate.lost()
-        self._confirms = ConfirmTracker()
+        for outlet in self._outlets.values():
+            outlet.lost()
         self._channel = self._consumer_tag = None
         self._end_if_stopped()
 
@@ -170,7 +179,7 @@ class EventChannel:
             return
         self._pulse.beat()
         self._ledger.forget()
-        if self._confirms.overdue:
+        if any(outlet.overdue for outlet in self._outlets.values()):
             self._leave(channel, f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s")
             return
         now, refused = time.monotonic(), set(self._refused)
@@ -190,7 +199,8 @@ class EventChannel:
     # -- in -----------------------------------------------------------------------------------------------------
 
     def _consume(self) -> None:
-        if self._usable and self._consumer_tag is None and not self._pauses and not self._stopping.is_set():
+        ready = self._usable and all(outlet.is_open for outlet in self._outlets.values())
+        if ready and self._consumer_tag is None and not self._pauses and not self._stopping.is_set():
             self._consumer_tag = self._channel.basic_consume(topology.EVENTS, self._faults.guard(self._message))
 
     def _message(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
@@ -238,24 +248,16 @@ class EventChannel:
     def _advance(self, job: Job) -> None:
         """Publish the job's next message, or ack it when all are confirmed."""
         if job.messages:
-            message = job.messages[0]
-            self._channel.basic_publish(
-                message.exchange, message.routing_key, message.body, message.properties, mandatory=True
-            )
-            self._confirms.published(message.key, job)
+            self._outlets[job.messages[0].exchange].publish(job.messages[0], job)
             return
         self._channel.basic_ack(job.tag)
         if job.disposition is not None and self._ledger.enter(job.disposition, job.delivery.counters):
             self._pause(BRAKE, "too many dead letters of one reason in a row")
         self._forget(job)
 
-    def _confirmed(self, frame: Any) -> None:
+    def _published(self, settled: Settled[Job]) -> None:
         if not self._usable:
             return
-        method = frame.method
-        settled = self._confirms.confirmed(
-            method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
-        )
         for job in settled.safe:
             del job.messages[0]
             self._advance(job)
@@ -263,12 +265,11 @@ class EventChannel:
             self._keep_refused(job)
         self._gate.feed()
 
-    def _returned(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        self._confirms.returned(f"{method.exchange} {method.routing_key} {properties.message_id}")
+    def _returned(self, exchange: str, routing_key: str) -> None:
         self._log.error(
             Action.PUBLISH_RETURNED,
-            exchange=method.exchange,
-            routing_key=method.routing_key,
+            exchange=exchange,
+            routing_key=routing_key,
             repair="no queue is bound there: run `passrelay topology apply`",
         )
 

@@ -42,11 +42,6 @@ class Message:
     properties: pika.BasicProperties
     body: bytes
 
-    @property
-    def key(self) -> str:
-        """What a basic.return is matched by; the exchange tells the copies of one event apart."""
-        return f"{self.exchange} {self.routing_key} {self.properties.message_id}"
-
 
 class Journal:
     """Builds messages; safe for any number of threads. Without an enrolled ops key records have no notes."""

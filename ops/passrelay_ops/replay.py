@@ -60,7 +60,7 @@ def run(
     UnavailableError when the broker takes no more; what was published until then is on record, if it takes records.
     When the connection ends, `done` may not know of the last batches yet.
     """
-    course = Course(ConfirmingChannel(connection), act, done)
+    course = Course(ConfirmingChannel(connection), ConfirmingChannel(connection), act, done)
     began, published = monotonic(), 0
     with Tail(connection, DEAD, after=letters.end) as tail:
         for batch in _batches(connection, chosen, max(1, min(MOST_AT_ONCE, rate // 4)), done):
@@ -137,8 +137,10 @@ def envelope_of(message: StreamMessage) -> bytes | None:
 class Course:
     """Letters, then their records; confirms of both come in while the next batch is read from the stream."""
 
-    def __init__(self, channel: Channel, act: Act, done: Done) -> None:
+    def __init__(self, channel: Channel, record_channel: Channel, act: Act, done: Done) -> None:
+        # Two: what is published to a stream needs a channel of its own, see the consumer's `outlet`.
         self._channel = channel
+        self._record_channel = record_channel
         self._act = act
         self._done = done
         self._letters = Sent()
@@ -179,10 +181,12 @@ class Course:
         self._count()
         records = [due[place] for place in sorted(safe)]
         self._expected = len(records)
-        self._records = self._channel.send(Outgoing(DEAD, one.encode(), record_properties(one)) for one in records)
+        self._records = self._record_channel.send(
+            Outgoing(DEAD, one.encode(), record_properties(one)) for one in records
+        )
 
     def _count(self) -> None:
-        recorded = len(self._channel.settle(self._records))
+        recorded = len(self._record_channel.settle(self._records))
         self._done.replayed += recorded
         self._missing += self._expected - recorded
         self._expected, self._records = 0, Sent()

@@ -94,7 +94,10 @@ class NewsChannel:
             channel.basic_publish(topology.NEWS, "", self._news, self._properties, mandatory=True)
 
     def _confirmed(self, frame: Any) -> None:
-        if self._troubled and not self._returned and isinstance(frame.method, pika.spec.Basic.Ack):
+        if self._returned and self._channel is not None and self._channel.is_open:
+            # Some brokers lose what follows it on the same channel, see the consumer's `outlet`.
+            self._channel.close()
+        elif self._troubled and not self._returned and isinstance(frame.method, pika.spec.Basic.Ack):
             self._troubled = False
             self._log.info(Action.RESUMED, exchange=topology.NEWS)
 

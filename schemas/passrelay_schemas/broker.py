@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pika
 from pika.channel import Channel
 from pika.credentials import ExternalCredentials
-from pika.exceptions import AMQPConnectionError, AMQPError
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByClient
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
@@ -126,6 +126,19 @@ class BrokerSession:
             if self._connection is not None:
                 self._connection.ioloop.add_callback_threadsafe(function)
 
+    def open_channel(self, ready: Callable[[Channel], None]) -> None:
+        """One more confirming channel on this connection; only to be called on the session's thread.
+
+        When the broker closes it, the session ends as with the first; closing it oneself does nothing else.
+        """
+
+        def opened(channel: Channel) -> None:
+            channel.add_on_close_callback(self._further_closed)
+            channel.confirm_delivery(lambda _: None, callback=lambda _: ready(channel))
+
+        if self._connection is not None:
+            self._connection.channel(on_open_callback=opened)
+
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Run `function` on the session's thread after a while; only to be called on that thread."""
         if self._connection is not None:
@@ -192,6 +205,10 @@ class BrokerSession:
         self._opened_at = time.monotonic()
         self._log.info(Action.BROKER_CONNECTED, broker=self._settings.shown)
         self._on_open(channel)
+
+    def _further_closed(self, channel: Channel, reason: Exception) -> None:
+        if not isinstance(reason, ChannelClosedByClient):
+            self._channel_closed(channel, reason)
 
     def _channel_closed(self, channel: Channel, reason: Exception) -> None:
         self._failure = reason

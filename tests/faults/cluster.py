@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.lab import rabbitmq_program
 from tests.lab.broker import Broker
 from tests.lab.broker_folder import HOST, BrokerFolder, Ports
 from tests.lab.certificates import CertificateAuthority
 from tests.lab.network import Reservations, accepts
-from tests.lab.process import Process, run_tool, wait_for
+from tests.lab.process import Process, wait_for
 from tests.lab.small_disk import small_disk
 
 _DISK_MEGABYTES = 1500
@@ -75,8 +74,8 @@ class Node(Broker):
             self._certificates = first._certificates
         self._files = NodeFolder(folder, self.ports, name=name, peers=peers, cookie=folder.parent.name)
         self._others = ",".join(f"'{peer}'" for peer in peers if peer != self._files.node)
-        self._node = self._process(name, *self._node.command)
-        self._epmd = self._process("epmd", *self._epmd.command) if first is None else first._epmd
+        self._node = self._server(name)
+        self._epmd = self._port_mapper() if first is None else first._epmd
 
     @property
     def disk(self) -> Path:
@@ -99,18 +98,12 @@ class Node(Broker):
 
     def cut_off(self) -> None:
         """No other node reaches it from now on, nor it them: with another cookie for each of them they do not talk."""
-        self._evaluate(f"[begin erlang:set_cookie(N, apart), erlang:disconnect_node(N) end || N <- [{self._others}]].")
-        wait_for(lambda: self._evaluate("nodes().") == "[]", what=f"{self.name} is alone")
+        self.evaluate(f"[begin erlang:set_cookie(N, apart), erlang:disconnect_node(N) end || N <- [{self._others}]].")
+        wait_for(lambda: self.evaluate("nodes().") == "[]", what=f"{self.name} is alone")
 
     def join(self) -> None:
         """It talks to the others again; harmless where it does."""
-        self._evaluate(f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{self._others}]].")
-
-    def _evaluate(self, expression: str) -> str:
-        """An Erlang expression's value on this node."""
-        tool = rabbitmq_program.BIN / "rabbitmqctl"
-        command = rabbitmq_program.command(tool, "-n", self._files.node, "--quiet", "eval", expression)
-        return run_tool(command, env=self._files.environment, user=rabbitmq_program.user()).strip()
+        self.evaluate(f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{self._others}]].")
 
     def kill(self) -> None:
         """SIGKILL; every queue is older than RabbitMQ's blind spot when the first fault comes."""

@@ -24,7 +24,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from structlog.testing import capture_logs
 
 from passrelay_consumer import channel as channel_module
-from passrelay_consumer import pauses
+from passrelay_consumer import outlet, pauses
 from passrelay_consumer import service as service_module
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
@@ -198,6 +198,11 @@ class Desk:
 
     def depths(self) -> dict[str, int]:
         return self.broker.queue_depths()
+
+    def resource(self, queue: str) -> str:
+        """The queue's name as the broker's own code has it."""
+        vhost = self.broker.parameters().virtual_host
+        return f'rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)'
 
     def wait_for_depth(self, queue: str, count: int) -> None:
         wait_for(lambda: self.depths()[queue] == count, what=f"{queue} holds {count}", timeout_seconds=60)
@@ -875,7 +880,7 @@ def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_deli
 ) -> None:
     monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 2)
     monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(channel_module, "ConfirmTracker", Deaf)
+    monkeypatch.setattr(outlet, "ConfirmTracker", Deaf)
     monkeypatch.setattr(Deaf, "heard", False)
     desk.publish()
     consumer = start(outcome)
@@ -884,6 +889,23 @@ def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_deli
     assert [delivery.counters.deliveries for delivery in consumer.work.seen][:2] == [0, 1]
     desk.wait_for_depth(topology.EVENTS, 0)
     assert consumer.logged("broker_lost")
+
+
+def test_a_stream_that_gets_a_new_leader_has_every_letter_that_it_confirmed(desk: Desk, start: Start) -> None:
+    # RabbitMQ before 4.0.1 then takes the next messages of a channel that also published elsewhere for duplicates.
+    start(lambda delivery: outcome(delivery, Verdict.DEAD, Reason.POLICY))
+    desk.publish(10)
+    desk.records(topology.JOURNAL, 10)
+    leader = f"amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({desk.resource(topology.DEAD)})))"
+    writer = desk.broker.evaluate(f"P = {leader}, ok = sys:suspend(P), pid_to_list(P).").strip('"')
+    desk.publish()
+    waiting = f'element(2, process_info(list_to_pid("{writer}"), message_queue_len)).'
+    wait_for(lambda: desk.broker.evaluate(waiting) != "0", what="a letter that is not confirmed")
+    desk.broker.evaluate(f'exit(list_to_pid("{writer}"), kill).')
+    desk.records(topology.JOURNAL, 11)
+    desk.publish(6)
+    desk.records(topology.JOURNAL, 17)
+    assert ids(desk.sent) == {record.event_id for record in desk.read(topology.DEAD, lambda found: len(found) == 17)}
 
 
 def test_a_delivery_that_is_never_settled_does_not_hold_the_channel(

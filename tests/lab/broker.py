@@ -24,9 +24,10 @@ from tests.lab import rabbitmq_program
 from tests.lab.broker_folder import ADMIN, HOST, VHOST, BrokerFolder, Ports
 from tests.lab.certificates import Certificate, CertificateAuthority
 from tests.lab.network import Reservations, accepts
-from tests.lab.process import LabError, Process, wait_for
+from tests.lab.process import LabError, Process, run_tool, wait_for
 
 _SERVER = rabbitmq_program.BIN / "rabbitmq-server"
+_CONTROL = rabbitmq_program.BIN / "rabbitmqctl"
 _TIMEOUT_SECONDS = 30
 _START_SECONDS = 90  # 8 to 12 s, nearly all processor time, on an idle machine of two cores
 _STARTS = 2
@@ -49,10 +50,16 @@ class Broker:
         self._admin_password = secrets.token_urlsafe(24)
         self._certificates: dict[str, Certificate] = {}
         self._prepared = False
-        self._node = self._process("rabbitmq", _SERVER)
+        self._node = self._server("rabbitmq")
+        self._epmd = self._port_mapper()
+
+    def _server(self, name: str) -> Process:
+        return self._process(name, _SERVER)
+
+    def _port_mapper(self) -> Process:
         # In the foreground and as our own child: a node that finds an epmd running starts none of its own, so that
         # nothing daemonizes and the process to stop is known.
-        self._epmd = self._process("epmd", "epmd", "-address", HOST, "-port", str(self.ports.epmd))
+        return self._process("epmd", "epmd", "-address", HOST, "-port", str(self.ports.epmd))
 
     def _process(self, name: str, *command: str | Path) -> Process:
         return Process(
@@ -123,6 +130,11 @@ class Broker:
     def pids(self) -> tuple[int, int]:
         """Process ids of the Erlang node and of its epmd."""
         return self._node.pid, self._epmd.pid
+
+    def evaluate(self, expression: str) -> str:
+        """An Erlang expression's value on this node, for what no interface offers."""
+        command = rabbitmq_program.command(_CONTROL, "-n", self._files.node, "--quiet", "eval", expression)
+        return run_tool(command, env=self._files.environment, user=rabbitmq_program.user()).strip()
 
     # -- who may do what -----------------------------------------------------------------------------------------
 

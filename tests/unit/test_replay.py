@@ -345,7 +345,7 @@ class Channel:
 
 def test_a_letter_that_fails_anew_before_its_record_is_recorded_as_it_was() -> None:
     channel, done = Channel(), Done()
-    course = Course(channel, Act("eva@office", "repaired"), done)
+    course = Course(channel, channel, Act("eva@office", "repaired"), done)
     first, second = Sealed(letter(reason="policy"), 1, b"{}"), Sealed(letter(), 2, b"{}")
     course.publish([first])
     first.letter.replays, first.letter.reason = 1, "revoked"  # what the stream tells before the next batch
@@ -357,14 +357,14 @@ def test_a_letter_that_fails_anew_before_its_record_is_recorded_as_it_was() -> N
 
 def test_the_consumer_is_told_how_often_it_was_replayed() -> None:
     channel = Channel()
-    course = Course(channel, Act("eva@office", "repaired"), Done())
+    course = Course(channel, channel, Act("eva@office", "repaired"), Done())
     course.publish([Sealed(letter(replays=2), 1, b"{}")])
     assert [message.properties.headers[REPLAYS] for message in channel.published] == [3]
 
 
 def test_a_record_that_the_broker_does_not_take_is_not_counted() -> None:
     channel, done = Channel(refuses=DEAD), Done()
-    course = Course(channel, Act("eva@office", "repaired"), done)
+    course = Course(channel, channel, Act("eva@office", "repaired"), done)
     course.publish([Sealed(letter(), 1, b"{}")])
     with pytest.raises(UnavailableError, match="did not take 1"):
         course.finish()
@@ -381,7 +381,7 @@ def test_what_somebody_dealt_with_or_what_failed_anew_is_not_due() -> None:
 
 def test_no_record_says_replayed_of_a_letter_that_the_broker_did_not_take() -> None:
     channel, done = Channel(refuses=EVENTS), Done()
-    course = Course(channel, Act("eva@office", "repaired"), done)
+    course = Course(channel, channel, Act("eva@office", "repaired"), done)
     course.publish([Sealed(letter(), 1, b"{}")])
     with pytest.raises(UnavailableError, match="did not take 1"):
         course.publish([Sealed(letter(), 2, b"{}")])
@@ -391,7 +391,7 @@ def test_no_record_says_replayed_of_a_letter_that_the_broker_did_not_take() -> N
 
 def test_what_was_taken_is_on_record_before_anybody_is_told_of_a_failure() -> None:
     channel, done = Channel(), Done()
-    course = Course(channel, Act("eva@office", "repaired"), done)
+    course = Course(channel, channel, Act("eva@office", "repaired"), done)
     course.publish([Sealed(letter(), 1, b"{}")])
     channel.refuses = EVENTS
     course.publish([Sealed(letter(), 2, b"{}")])
