@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -208,14 +208,6 @@ def test_without_an_ops_key_there_is_one_warning_and_no_note(tmp_path: Path) -> 
         (message,) = journal.messages(Final(outcome(Verdict.APPLIED)), delivery())
     assert decode(message.body).note is None
     assert [(line["log_level"], line["action"]) for line in lines] == [("warning", "keyring_fault")]
-
-
-def test_the_key_of_a_message_tells_an_events_copies_apart(journal: Journal) -> None:
-    dead = outcome(Verdict.DEAD, "policy")
-    keys = {message.key for message in journal.messages(Final(dead), delivery())}
-    keys.add(journal.messages(Later(dead, topology.TIERS[0], 1), delivery())[1].key)
-    assert len(keys) == 3
-    assert isinstance(made_up_id(b""), UUID)
 
 
 def test_a_write_that_is_to_be_settled_is_recorded_before_its_copy_waits(journal: Journal) -> None:
