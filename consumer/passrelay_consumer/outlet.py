@@ -55,7 +55,7 @@ class Outlet:
     @property
     def overdue(self) -> bool:
         """A confirm has not come for so long that it will not come."""
-        return self._confirms.overdue
+        return self._confirms.overdue(self._session.takes_since)
 
     def open(self) -> None:
         """When the connection is there."""

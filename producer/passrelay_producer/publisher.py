@@ -258,7 +258,7 @@ class Publisher:
     def _tick(self) -> None:
         self._pulse.beat()
         if self._channel is not None and self._channel.is_open:
-            if self._tracker.overdue:
+            if self._tracker.overdue(self._session.takes_since):
                 why = f"the broker has not confirmed an event after {LONGEST_UNCONFIRMED_SECONDS} s"
                 self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues and disk")
                 self._channel.close()

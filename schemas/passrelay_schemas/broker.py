@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import ssl
 import threading
@@ -100,6 +101,7 @@ class BrokerSession:
         self._lock = threading.Lock()
         self._connection: pika.SelectConnection | None = None
         self._opened_at: float | None = None
+        self._takes_since = math.inf
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -125,6 +127,11 @@ class BrokerSession:
         with self._lock:
             if self._connection is not None:
                 self._connection.ioloop.add_callback_threadsafe(function)
+
+    @property
+    def takes_since(self) -> float:
+        """When the broker began to take messages (time.monotonic); infinite while its memory or disk is short."""
+        return self._takes_since
 
     def open_channel(self, ready: Callable[[Channel], None]) -> None:
         """One more confirming channel on this connection; only to be called on the session's thread.
@@ -187,15 +194,18 @@ class BrokerSession:
         self._log.warning(Action.BROKER_LOST, broker=self._settings.shown, why=str(error), attempt=state.attempt_number)
 
     def _connection_open(self, connection: pika.SelectConnection) -> None:
-        connection.add_on_connection_blocked_callback(
-            lambda *_: self._log.error(
-                Action.BROKER_BLOCKED, broker=self._settings.shown, repair="free memory or disk on the broker"
-            )
-        )
-        connection.add_on_connection_unblocked_callback(
-            lambda *_: self._log.info(Action.BROKER_UNBLOCKED, broker=self._settings.shown)
-        )
+        self._takes_since = time.monotonic()
+        connection.add_on_connection_blocked_callback(self._blocked)
+        connection.add_on_connection_unblocked_callback(self._unblocked)
         connection.channel(on_open_callback=self._channel_open)
+
+    def _blocked(self, *_: object) -> None:
+        self._takes_since = math.inf
+        self._log.error(Action.BROKER_BLOCKED, broker=self._settings.shown, repair="free memory or disk on the broker")
+
+    def _unblocked(self, *_: object) -> None:
+        self._takes_since = time.monotonic()
+        self._log.info(Action.BROKER_UNBLOCKED, broker=self._settings.shown)
 
     def _channel_open(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)

@@ -38,11 +38,10 @@ class ConfirmTracker(Generic[Token]):
     def __len__(self) -> int:
         return len(self._open)
 
-    @property
-    def overdue(self) -> bool:
-        """The oldest of what is open has waited so long that its confirm will not come."""
+    def overdue(self, takes_since: float) -> bool:
+        """A confirm that has not come for so long will not come; counted from when the broker takes messages."""
         oldest = next(iter(self._open.values()), None)
-        return oldest is not None and self._clock() - oldest[2] > LONGEST_UNCONFIRMED_SECONDS
+        return oldest is not None and self._clock() - max(oldest[2], takes_since) > LONGEST_UNCONFIRMED_SECONDS
 
     def published(self, message_id: str, token: Token) -> None:
         """To be called once after each basic_publish, in the same order."""

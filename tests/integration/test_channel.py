@@ -891,6 +891,48 @@ def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_deli
     assert consumer.logged("broker_lost")
 
 
+class Patient(ConfirmTracker[Any]):
+    """Counts how often it was asked and a confirm was overdue."""
+
+    found = 0
+
+    def overdue(self, takes_since: float) -> bool:
+        Patient.found += super().overdue(0)
+        return super().overdue(takes_since)
+
+
+def test_a_broker_short_of_memory_is_waited_for_and_hands_nothing_out_again(
+    desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each time that the connection is left counts as a delivery: an hour of it would look like poison.
+    monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 0.5)
+    monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(outlet, "ConfirmTracker", Patient)
+    decided, go = threading.Event(), threading.Event()
+
+    def handle(delivery: Delivery) -> Outcome:
+        decided.set()
+        assert go.wait(90)
+        return outcome(delivery)
+
+    consumer = start(handle)
+    desk.publish()
+    assert decided.wait(90)
+    alarm = "{{resource_limit, memory, node()}, []}"
+    desk.broker.evaluate(f"rabbit_alarm:set_alarm({alarm}).")
+    try:
+        go.set()
+        consumer.wait_for(lambda: bool(consumer.logged("broker_blocked")), "blocked")
+        before = Patient.found
+        consumer.wait_for(lambda: Patient.found > before + 10, "a confirm that is overdue")
+    finally:
+        desk.broker.evaluate("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).")
+    desk.records(topology.JOURNAL, 1)
+    desk.wait_for_depth(topology.EVENTS, 0)
+    assert [delivery.counters.deliveries for delivery in consumer.work.seen] == [0]
+    assert not consumer.logged("broker_lost")
+
+
 def test_a_stream_that_gets_a_new_leader_has_every_letter_that_it_confirmed(desk: Desk, start: Start) -> None:
     # RabbitMQ before 4.0.1 then takes the next messages of a channel that also published elsewhere for duplicates.
     start(lambda delivery: outcome(delivery, Verdict.DEAD, Reason.POLICY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import settings
@@ -113,13 +114,14 @@ def test_a_return_does_not_follow_the_id_into_its_next_publish() -> None:
 def test_the_oldest_open_one_tells_that_confirms_no_longer_come() -> None:
     now = 0.0
     tracker: ConfirmTracker[int] = ConfirmTracker(lambda: now)
-    seen = [tracker.overdue]
+    seen = [tracker.overdue(0)]
     tracker.published("one", 1)
     now = LONGEST_UNCONFIRMED_SECONDS - 1
     tracker.published("two", 2)
-    seen.append(tracker.overdue)
+    seen.append(tracker.overdue(0))
     now = LONGEST_UNCONFIRMED_SECONDS + 1
-    seen.append(tracker.overdue)
+    seen.append(tracker.overdue(0))
+    seen += [tracker.overdue(10), tracker.overdue(math.inf)]  # the broker was short of memory until then, and still is
     tracker.confirmed(1, multiple=False, ack=True)
-    seen.append(tracker.overdue)
-    assert seen == [False, False, True, False]
+    seen.append(tracker.overdue(0))
+    assert seen == [False, False, True, False, False, False]
