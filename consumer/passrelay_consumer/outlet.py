@@ -1,9 +1,9 @@
-"""Publishing to one exchange, on a channel that carries nothing else and is left when a message did not arrive.
+"""Publishing to one exchange, on a channel that carries nothing else.
 
 For the sake of the exchanges that end in a stream. Before RabbitMQ 4.0.1 (rabbitmq-server pull request 12236) a channel
 whose stream gets a new leader sends what is not confirmed once more under the channel's numbers instead of the
 stream's. Where these differ, because the channel published elsewhere too or a message came back, the stream takes the
-next ones for duplicates: confirmed, and lost.
+next ones for duplicates: confirmed, and lost. So a stream's channel is left, too, when a message did not arrive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from passrelay_schemas.fault import Faults
 
 
 class Outlet:
-    """Messages to one exchange, on the session's thread.
+    """Messages to one exchange, on the session's thread; `stream`: that is where it leads.
 
     `opened` is called when its channel takes messages; `settled` gets jobs whose message is safe or is not; `returned`
     the exchange and routing key that have no queue.
@@ -33,12 +33,14 @@ class Outlet:
         self,
         session: BrokerSession,
         *,
+        stream: bool,
         opened: Callable[[], None],
         settled: Callable[[Settled[Job]], None],
         returned: Callable[[str, str], None],
         faults: Faults,
     ) -> None:
         self._session = session
+        self._stream = stream
         self._ready = opened
         self._settled = settled
         self._report = returned
@@ -95,15 +97,17 @@ class Outlet:
             self._report(method.exchange, method.routing_key)
 
     def _confirmed(self, channel: Channel, frame: Any) -> None:
-        if channel is not self._channel:
+        if self._channel is None or channel is not self._channel:
             return  # left already; what was open then counts as failed
         method = frame.method
         settled = self._confirms.confirmed(
             method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
         )
-        if settled.failed:
+        # Not a tier's: the messages for other tiers that are on their way would be published once more each time, for
+        # as long as one tier is full. And not when the session ends: a channel that closes is not to be closed.
+        if settled.failed and self._stream and channel.is_open:
             self._channel = None
-            channel.close()  # type: ignore[union-attr]
+            channel.close()
             settled = Settled(settled.safe, (*settled.failed, *self._confirms.lost()))
             self._confirms = ConfirmTracker()
             self.open()

@@ -46,7 +46,11 @@ class Channel:
         self.published.append(message[3].message_id)
 
     def close(self) -> None:
+        assert self.is_open
         self.is_open = False
+
+    def refuse(self, tag: int) -> None:
+        self.on_confirm(SimpleNamespace(method=Basic.Nack(tag)))
 
     def confirm(self, tag: int) -> None:
         self.on_confirm(SimpleNamespace(method=Basic.Ack(tag)))
@@ -73,18 +77,20 @@ class Session:
 class Rig:
     """An outlet and what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stream: bool = True) -> None:
         self.session = Session()
+        self.faults = Faults(Log("consumer"), lambda: None)
         self.safe: list[Job] = []
         self.failed: list[Job] = []
         self.returned: list[str] = []
         self.opened = 0
         self.outlet = Outlet(
             cast("BrokerSession", self.session),
+            stream=stream,
             opened=self._opened,
             settled=self._settled,
             returned=lambda exchange, _: self.returned.append(exchange),
-            faults=Faults(Log("consumer"), lambda: None),
+            faults=self.faults,
         )
         self.outlet.open()
 
@@ -129,6 +135,26 @@ def test_after_a_return_nothing_more_goes_over_that_channel(rig: Rig) -> None:
     assert (first.published, second.published) == (["a", "b"], ["c"])
     second.confirm(1)
     assert rig.safe == [later]
+
+
+def test_a_tier_that_is_full_leaves_what_goes_to_another_alone() -> None:
+    rig = Rig(stream=False)
+    channel = rig.session.opens()
+    full, beside = rig.publish("a"), rig.publish("b")
+    channel.refuse(1)
+    assert (rig.failed, channel.is_open, rig.session.asked) == ([full], True, [])
+    channel.confirm(2)
+    assert rig.safe == [beside]
+
+
+def test_a_channel_that_closes_already_is_not_left_once_more(rig: Rig) -> None:
+    # The connection ends, for what another channel was closed for or at a stop, and this came before its answer.
+    channel = rig.session.opens()
+    rig.publish("a")
+    channel.close()
+    channel.give_back("a")
+    channel.confirm(1)
+    assert (rig.safe, rig.session.asked, rig.faults.error) == ([], [], None)
 
 
 def test_a_lost_connection_takes_what_was_on_its_way(rig: Rig) -> None:
