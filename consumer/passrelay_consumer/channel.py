@@ -87,6 +87,7 @@ class EventChannel:
         self._outlets = {
             exchange: Outlet(
                 self._session,
+                stream=exchange != topology.RETRY,
                 opened=self._consume,
                 settled=self._published,
                 returned=self._returned,
@@ -149,7 +150,7 @@ class EventChannel:
         self._pulse.beat()
         self._channel = channel
         # The broker cancels a consumer whose queue was deleted: begin anew, which reports what is missing.
-        channel.add_on_cancel_callback(lambda _: channel.close())
+        channel.add_on_cancel_callback(lambda _: self._session.leave())
         channel.basic_qos(prefetch_count=self._prefetch)
         for outlet in self._outlets.values():
             outlet.open()
@@ -180,21 +181,19 @@ class EventChannel:
         self._pulse.beat()
         self._ledger.forget()
         if any(outlet.overdue for outlet in self._outlets.values()):
-            self._leave(channel, f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s")
+            self._leave(f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s")
             return
         now, refused = time.monotonic(), set(self._refused)
         for job in self._held.values():
             most = _LONGEST_REFUSED_SECONDS if job in refused else _LONGEST_HELD_SECONDS
             if now - job.since > most:
-                self._leave(
-                    channel, f"a delivery is not settled after {most} s: a publish is refused or a worker is stuck"
-                )
+                self._leave(f"a delivery is not settled after {most} s: a publish is refused or a worker is stuck")
                 return
         self._session.call_later(_LOOK_SECONDS, self._faults.guard(lambda: self._look_at_age(channel)))
 
-    def _leave(self, channel: Channel, why: str) -> None:
+    def _leave(self, why: str) -> None:
         self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues, streams and disk")
-        channel.close()
+        self._session.leave()
 
     # -- in -----------------------------------------------------------------------------------------------------
 

@@ -261,7 +261,7 @@ class Publisher:
             if self._tracker.overdue(self._session.takes_since):
                 why = f"the broker has not confirmed an event after {LONGEST_UNCONFIRMED_SECONDS} s"
                 self._log.error(Action.BROKER_LOST, why=why, repair="look at the broker's queues and disk")
-                self._channel.close()
+                self._session.leave()
                 return
             self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
             self._mark()

@@ -26,6 +26,8 @@ from passrelay_schemas.logs import Action, Log
 _HEARTBEAT_SECONDS = 30
 _CONNECT_SECONDS = 10
 _BLOCKED_SECONDS = 300
+_CLOSE_SECONDS = 10
+"""A channel that hangs in the broker never answers its close, and heartbeats go on: pika alone would wait for ever."""
 _LONGEST_WAIT_SECONDS = 15
 """Between attempts to connect: with full jitter the broker's return is noticed within seconds, by thousands too."""
 _STABLE_SECONDS = 10
@@ -128,6 +130,10 @@ class BrokerSession:
             if self._connection is not None:
                 self._connection.ioloop.add_callback_threadsafe(function)
 
+    def leave(self) -> None:
+        """End this connection for a new one; only to be called on the session's thread."""
+        self._close()
+
     @property
     def takes_since(self) -> float:
         """When the broker began to take messages (time.monotonic); infinite while its memory or disk is short."""
@@ -221,7 +227,7 @@ class BrokerSession:
             self._channel_closed(channel, reason)
 
     def _channel_closed(self, channel: Channel, reason: Exception) -> None:
-        self._failure = reason
+        self._failure = self._failure or reason  # the first: the other channels are closed because of it
         code = getattr(reason, "reply_code", None)
         if code in {403, 404}:
             self._log.error(
@@ -247,5 +253,10 @@ class BrokerSession:
             return
         if connection.is_open:
             connection.close()
+            connection.ioloop.call_later(_CLOSE_SECONDS, lambda: self._hang_up(connection))
         elif not connection.is_closing:
             connection.ioloop.stop()
+
+    def _hang_up(self, connection: pika.SelectConnection) -> None:
+        if not connection.is_closed:
+            connection._terminate_stream(None)  # noqa: SLF001 - pika ends a connection in no other way

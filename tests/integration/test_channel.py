@@ -29,6 +29,7 @@ from passrelay_consumer import service as service_module
 from passrelay_consumer.metrics import ConsumerMetrics
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.service import Service
+from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, topology
 from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.envelope import Envelope
@@ -159,12 +160,12 @@ class Desk:
         sealed = seal_event(event, producer="dc1", recipient=self.keyring.recipient())
         return self.keyring.signer("dc1").sign(sealed, signed_at=signed_at or utc_now())
 
-    def publish(self, count: int = 1, *, signed_at: datetime | None = None) -> list[bytes]:
+    def publish(self, count: int = 1, *, signed_at: datetime | None = None, attempt: int = 0) -> list[bytes]:
         bodies = [self.event(signed_at=signed_at) for _ in range(count)]
         with self._channel() as channel:
             channel.confirm_delivery()
             for body in bodies:
-                properties = envelope_properties(Envelope.parse(body).header)
+                properties = envelope_properties(Envelope.parse(body).header, attempt=attempt)
                 channel.basic_publish(topology.EVENTS, "", body, properties, mandatory=True)
         self.sent += bodies
         return bodies
@@ -607,6 +608,31 @@ def test_a_try_that_no_tier_takes_is_not_acked(desk: Desk, start: Start) -> None
     assert [record.verdict for record in desk.records(topology.JOURNAL, 2)] == [Verdict.RETRY, Verdict.APPLIED]
 
 
+def test_a_tier_that_takes_nothing_does_not_fill_the_others(desk: Desk, start: Start) -> None:
+    # Each of these would be published once more for every try of the one that comes back.
+    together = threading.Barrier(4, timeout=90)
+
+    def handle(delivery: Delivery) -> Outcome:
+        if delivery.counters.attempt not in {0, 2}:
+            return outcome(delivery)
+        together.wait()
+        return outcome(delivery, Verdict.RETRY, Reason.USER_MISSING)
+
+    desk.publish(3)
+    desk.publish(attempt=2)
+    desk.bind_tier("2m", bound=False)
+    try:
+        consumer = start(handle)
+        consumer.wait_for(lambda: len(consumer.logged("publish_returned")) > 5, "the tier is tried again")
+        assert consumer.events(Verdict.RETRY, "user_missing") == 3
+    finally:
+        desk.bind_tier("2m", bound=True)
+    assert len(ids(desk.sent)) == 4
+    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 4, "applied")
+    desk.wait_for_depth(topology.EVENTS, 0)
+    assert sorted(delivery.counters.attempt for delivery in consumer.work.seen) == [0, 0, 0, 1, 1, 1, 2, 3]
+
+
 def test_entry_trouble_is_dead_with_its_reason_at_the_horizon(desk: Desk, start: Start) -> None:
     desk.publish(signed_at=utc_now() - timedelta(hours=25))
     start(lambda delivery: outcome(delivery, Verdict.RETRY, Reason.USER_MISSING))
@@ -891,6 +917,37 @@ def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_deli
     assert consumer.logged("broker_lost")
 
 
+def test_a_channel_that_hangs_in_the_broker_is_waited_for_no_longer_than_the_confirm(
+    desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 1)
+    monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(broker_module, "_CLOSE_SECONDS", 1)
+    decided, go = threading.Event(), threading.Event()
+
+    def handle(delivery: Delivery) -> Outcome:
+        decided.set()
+        assert go.wait(90)
+        return outcome(delivery)
+
+    consumer = start(handle)
+    desk.publish()
+    assert decided.wait(90)
+    confirms_alone = "rabbit_channel:info(C, [confirm, consumer_count]) == [{confirm, true}, {consumer_count, 0}]"
+    hung = desk.broker.evaluate(
+        f"Hung = [C || C <- rabbit_channel:list(), {confirms_alone}], [sys:suspend(C) || C <- Hung],"
+        " [pid_to_list(C) || C <- Hung]."
+    )
+    try:
+        go.set()
+        desk.records(topology.JOURNAL, 1)
+        desk.wait_for_depth(topology.EVENTS, 0)
+    finally:
+        desk.broker.evaluate(f"[catch sys:resume(list_to_pid(C)) || C <- {hung}].")
+    assert [delivery.counters.deliveries for delivery in consumer.work.seen] == [0, 1]
+    assert consumer.logged("broker_lost")
+
+
 class Patient(ConfirmTracker[Any]):
     """Counts how often it was asked and a confirm was overdue."""
 
@@ -948,6 +1005,47 @@ def test_a_stream_that_gets_a_new_leader_has_every_letter_that_it_confirmed(desk
     desk.publish(6)
     desk.records(topology.JOURNAL, 17)
     assert ids(desk.sent) == {record.event_id for record in desk.read(topology.DEAD, lambda found: len(found) == 17)}
+
+
+def test_two_exchanges_that_fail_at_once_are_no_fault_of_ours(desk: Desk, start: Start) -> None:
+    # The journal's channel is closed by the broker while letters come back on theirs.
+    together = threading.Barrier(16, timeout=90)
+
+    def handle(delivery: Delivery) -> Outcome:
+        if not repaired.is_set():
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait()
+        dead = delivery.body in desk.sent[::2]
+        return outcome(delivery, Verdict.DEAD, Reason.POLICY) if dead else outcome(delivery)
+
+    repaired = threading.Event()
+    with desk._channel() as channel:
+        channel.queue_unbind(topology.DEAD, topology.DEAD, "")
+        channel.exchange_delete(topology.JOURNAL)
+    try:
+        desk.publish(16)
+        consumer = start(handle, workers=16)
+        consumer.wait_for(lambda: len(consumer.logged("topology_missing")) > 3, "several attempts")
+    finally:
+        together.abort()
+        repaired.set()
+        desk.declare()
+    desk.wait_for_depth(topology.EVENTS, 0)
+    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 8, "settled")
+    assert not consumer.logged("internal_error")
+    assert consumer.stop() == 0
+
+
+def test_what_the_broker_closed_one_channel_for_is_told(desk: Desk, start: Start) -> None:
+    desk.publish()
+    desk.broker.evaluate("application:set_env(rabbit, max_message_size, 64).")
+    try:
+        consumer = start(outcome)
+        consumer.wait_for(lambda: bool(consumer.logged("broker_lost")), "left")
+    finally:
+        desk.broker.evaluate("application:unset_env(rabbit, max_message_size).")
+    assert "max size" in consumer.logged("broker_lost")[0]["why"]
+    desk.wait_for_depth(topology.EVENTS, 0)
 
 
 def test_a_delivery_that_is_never_settled_does_not_hold_the_channel(
