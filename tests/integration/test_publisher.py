@@ -26,6 +26,7 @@ from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.publisher import WINDOW, Publisher
 from passrelay_producer.sources import Page
 from passrelay_producer.spool import Place, Spool, SpoolFullError
+from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, keys, topology
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.confirms import ConfirmTracker, Settled
@@ -276,6 +277,28 @@ def test_an_event_whose_confirm_never_comes_is_published_again(
     rig.drained()
     assert ids(take(rig.broker))[:2] == sent * 2
     assert "broker_lost" in actions(log)
+
+
+def test_a_broker_that_confirms_nothing_and_reads_nothing_is_left(
+    rig: Rig, log: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With so many on their way to a queue that does not answer RabbitMQ stops reading: it never sees the close.
+    monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 2)
+    monkeypatch.setattr(broker_module, "_CLOSE_SECONDS", 1)
+    first = rig.add(1)
+    rig.start()
+    rig.drained()
+    queue = f'rabbit_misc:r(<<"{rig.broker.parameters().virtual_host}">>, queue, <<"{topology.EVENTS}">>)'
+    leader = rig.broker.evaluate(
+        f"L = amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({queue}))), ok = sys:suspend(L), L."
+    )
+    try:
+        sent = rig.add(2 * WINDOW)
+        wait_for(lambda: actions(log).count("broker_connected") > 1, what="another connection")
+    finally:
+        rig.broker.evaluate(f"sys:resume({leader}).")
+    rig.drained()
+    assert {*ids(take(rig.broker))} == {*first, *sent}
 
 
 def test_a_missing_exchange_is_named_and_waited_for(rig: Rig, log: list[Any]) -> None:
