@@ -181,7 +181,7 @@ class EventChannel:
         self._pulse.beat()
         self._ledger.forget()
         if any(outlet.overdue for outlet in self._outlets.values()):
-            self._leave(f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s")
+            self._leave(f"the broker has not confirmed a publish after {LONGEST_UNCONFIRMED_SECONDS} s or more")
             return
         now, refused = time.monotonic(), set(self._refused)
         for job in self._held.values():

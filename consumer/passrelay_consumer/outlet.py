@@ -21,6 +21,10 @@ from passrelay_schemas.broker import BrokerSession
 from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.fault import Faults
 
+_MOST_TIMES = 8
+"""Each connection that is left counts as a delivery: a stream that confirms nothing for an hour must not make the
+events that wait for it look like poison. Below what a delivery may be held for."""
+
 
 class Outlet:
     """Messages to one exchange, on the session's thread; `stream`: that is where it leads.
@@ -48,6 +52,8 @@ class Outlet:
         self._channel: Channel | None = None
         self._waiting: deque[tuple[Message, Job]] = deque()
         self._confirms: ConfirmTracker[Job] = ConfirmTracker()
+        self._times = 1
+        """The longest wait for a confirm, as often; twice as long after each time that it was in vain."""
 
     @property
     def is_open(self) -> bool:
@@ -57,7 +63,7 @@ class Outlet:
     @property
     def overdue(self) -> bool:
         """A confirm has not come for so long that it will not come."""
-        return self._confirms.overdue(self._session.takes_since)
+        return self._confirms.overdue(self._session.takes_since, times=self._times)
 
     def open(self) -> None:
         """When the connection is there."""
@@ -72,6 +78,8 @@ class Outlet:
 
     def lost(self) -> None:
         """The connection is gone, and with it all that was on its way."""
+        if self.overdue:
+            self._times = min(2 * self._times, _MOST_TIMES)
         self._channel = None
         self._waiting.clear()
         self._confirms = ConfirmTracker()
@@ -103,6 +111,8 @@ class Outlet:
         settled = self._confirms.confirmed(
             method.delivery_tag, multiple=method.multiple, ack=isinstance(method, pika.spec.Basic.Ack)
         )
+        if settled.safe:
+            self._times = 1
         # Not a tier's: the messages for other tiers that are on their way would be published once more each time, for
         # as long as one tier is full. And not when the session ends: a channel that closes is not to be closed.
         if settled.failed and self._stream and channel.is_open:

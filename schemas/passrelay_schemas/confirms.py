@@ -38,10 +38,10 @@ class ConfirmTracker(Generic[Token]):
     def __len__(self) -> int:
         return len(self._open)
 
-    def overdue(self, takes_since: float) -> bool:
-        """A confirm that has not come for so long will not come; counted from when the broker takes messages."""
+    def overdue(self, takes_since: float, *, times: int = 1) -> bool:
+        """A confirm has not come for so many times the longest wait, counted from when the broker takes messages."""
         oldest = next(iter(self._open.values()), None)
-        return oldest is not None and self._clock() - max(oldest[2], takes_since) > LONGEST_UNCONFIRMED_SECONDS
+        return oldest is not None and self._clock() - max(oldest[2], takes_since) > times * LONGEST_UNCONFIRMED_SECONDS
 
     def published(self, message_id: str, token: Token) -> None:
         """To be called once after each basic_publish, in the same order."""

@@ -11,13 +11,14 @@ import pika
 import pytest
 from pika.spec import Basic
 
+from passrelay_consumer import outlet as outlet_module
 from passrelay_consumer.journal import Message
 from passrelay_consumer.outcome import Delivery
 from passrelay_consumer.outlet import Outlet
 from passrelay_consumer.pool import Job
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession
-from passrelay_schemas.confirms import Settled
+from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.logs import Log
@@ -61,6 +62,8 @@ class Channel:
 
 class Session:
     """Opens a channel when it is told to."""
+
+    takes_since = 0.0
 
     def __init__(self) -> None:
         self.asked: list[Callable[[Channel], None]] = []
@@ -172,3 +175,22 @@ def test_a_channel_that_opens_while_the_session_ends_is_not_used(rig: Rig) -> No
     ready = rig.session.asked.pop()
     ready(Channel(is_open=False))
     assert not rig.outlet.is_open
+
+
+def test_while_nothing_is_confirmed_each_connection_is_kept_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each one that is left counts as a delivery, and other consumers do not know that it was for this.
+    clock, waits = 0, []
+    monkeypatch.setattr(outlet_module, "ConfirmTracker", lambda: ConfirmTracker(lambda: clock))
+    rig = Rig()
+    for confirmed in (False, False, False, False, False, True, False):
+        began, channel = clock, rig.session.opens()
+        rig.publish("a")
+        if confirmed:
+            channel.confirm(1)
+            rig.publish("b")
+        while not rig.outlet.overdue:
+            clock += 30
+        waits.append(clock - began)
+        rig.outlet.lost()
+        rig.outlet.open()
+    assert waits == [90, 150, 270, 510, 510, 90, 150]
