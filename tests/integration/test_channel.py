@@ -207,8 +207,8 @@ class Desk:
 
     def longest_message(self, size: int) -> None:
         """Of RabbitMQ 3.10 and of 4.x, on channels that are opened from now on."""
-        of_both = f"application:set_env(rabbit, max_message_size, {size})", f"persistent_term:put(max_message_size, {size})"
-        self.broker.evaluate(f"{', '.join(of_both)}.")
+        old = f"application:set_env(rabbit, max_message_size, {size})"
+        self.broker.evaluate(f"{old}, persistent_term:put(max_message_size, {size}).")
 
     def wait_for_depth(self, queue: str, count: int) -> None:
         wait_for(lambda: self.depths()[queue] == count, what=f"{queue} holds {count}", timeout_seconds=60)
