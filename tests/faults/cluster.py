@@ -48,7 +48,9 @@ class NodeFolder(BrokerFolder):
         ]
         if len(self._peers) > 1:
             lines += ["cluster_formation.peer_discovery_backend = classic_config"]
-            lines += [f"cluster_formation.classic_config.nodes.{n} = {peer}" for n, peer in enumerate(self._peers, 1)]
+            # Those that are there already: RabbitMQ 4 waits for every node of this list before it starts.
+            there = self._peers[: self._peers.index(self.node) + 1]
+            lines += [f"cluster_formation.classic_config.nodes.{n} = {peer}" for n, peer in enumerate(there, 1)]
             lines += ["cluster_partition_handling = pause_minority"]
         return super()._configuration() + "\n".join(lines) + "\n"
 
