@@ -64,7 +64,7 @@ def _confirms() -> None:
         header = queued.event.header
         body = self._identity.signer(header.producer).sign(queued.event, signed_at=utc_now())
         channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=False)
-        self._safe.append(queued.seq)
+        self._safe.append(queued.place)
         self._mark()
 
     _put(passrelay_producer.publisher.Publisher, "_publish", publish)
