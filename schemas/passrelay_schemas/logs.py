@@ -66,7 +66,9 @@ def configure(level: str = "info", sink: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sink or sys.stderr),
+        # Not with print(), which writes the line feed by itself where PYTHONUNBUFFERED is set: a process that is killed
+        # between the two would leave half a line, to which the next process adds its first.
+        logger_factory=structlog.WriteLoggerFactory(sink or sys.stderr),
         cache_logger_on_first_use=False,
     )
     # pika and ldap3 log message contents at debug level; nothing of theirs is written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -44,6 +45,26 @@ def test_a_line_is_one_json_object_with_action_level_and_time(capsys: pytest.Cap
     assert line["component"] == "consumer"
     assert line["why"] == 'two\nlines and "quotes"'
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_line_is_written_at_once_with_its_end() -> None:
+    """As stderr is where PYTHONUNBUFFERED is set: each write a system call, between two of which a process may die."""
+    written: list[bytes] = []
+
+    class Unbuffered(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            written.append(bytes(data))
+            return len(data)
+
+    configure(sink=io.TextIOWrapper(Unbuffered(), write_through=True))  # type: ignore[type-var]
+    log = Log("producer")
+    log.info(Action.STARTED)
+    log.info(Action.STOPPED)
+    assert [json.loads(line)["action"] for line in written] == ["started", "stopped"]
+    assert all(line.endswith(b"}\n") for line in written)
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
