@@ -134,7 +134,9 @@ class Broker:
     def evaluate(self, expression: str) -> str:
         """An Erlang expression's value on this node, for what no interface offers."""
         command = rabbitmq_program.command(_CONTROL, "-n", self._files.node, "--quiet", "eval", expression)
-        return run_tool(command, env=self._files.environment, user=rabbitmq_program.user()).strip()
+        # Erlang looks for code where it is started, and says on stdout that it may not in a checkout of root's alone.
+        home, user = self._files.home, rabbitmq_program.user()
+        return run_tool(command, env=self._files.environment, cwd=home, user=user).strip()
 
     # -- who may do what -----------------------------------------------------------------------------------------
 
