@@ -757,8 +757,8 @@ def test_an_outage_gives_everything_back_and_no_event_becomes_a_dead_letter(desk
     def handle(delivery: Delivery) -> Outcome | Hold:
         if server.up.is_set():
             return outcome(delivery)
-        if len(consumer.work.seen) > 1:  # all but the first are busy until the consumer has paused
-            consumer.wait_for(lambda: consumer.paused(pauses.DIRECTORY), "paused")
+        if len(consumer.work.seen) > 1:  # all but the first are busy until the consumer has paused and given back
+            consumer.wait_for(lambda: server.waits > 0, "IdM is waited for")
         return Hold("no server passes its probe")
 
     ready = threading.Event()
