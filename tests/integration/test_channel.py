@@ -31,7 +31,7 @@ from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.service import Service
 from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, topology
-from passrelay_schemas.confirms import ConfirmTracker, Settled
+from passrelay_schemas.confirms import ConfirmTracker
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.event import Account, PasswordChanged
 from passrelay_schemas.filetime import now, utc_now
@@ -46,6 +46,7 @@ from passrelay_schemas.settings import ConsumerSettings
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.lab.broker import Broker
 from tests.lab.certificates import CertificateAuthority
+from tests.lab.deaf import Deaf
 from tests.lab.folder import CANARY, LabFolder, canary_password
 from tests.lab.network import Reservations
 from tests.lab.process import wait_for
@@ -892,18 +893,6 @@ def test_a_damaged_keyring_is_reported_once_and_the_keys_read_before_count(
         damaged.unlink()
     write_public(settings.keys.directory, generate(KeyUse.RECIPIENT)[0])
     consumer.wait_for(lambda: bool(consumer.logged("keyring_read")), "read again")
-
-
-class Deaf(ConfirmTracker[Any]):
-    """As if the first confirm had gone down with a node of the cluster that took the message."""
-
-    heard = False
-
-    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Any]:
-        if not Deaf.heard:
-            Deaf.heard = True
-            return Settled((), ())
-        return super().confirmed(delivery_tag, multiple=multiple, ack=ack)
 
 
 def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_delivered_again(

@@ -29,7 +29,6 @@ from passrelay_producer.spool import Place, Spool, SpoolFullError
 from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, keys, topology
 from passrelay_schemas.broker_settings import BrokerSettings
-from passrelay_schemas.confirms import ConfirmTracker, Settled
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.keyring import Keyring
@@ -39,6 +38,7 @@ from passrelay_schemas.secret import Secret
 from passrelay_schemas.signing import Signer, verify
 from passrelay_schemas.source_settings import SpoolSettings
 from tests.lab.broker import Broker
+from tests.lab.deaf import Deaf
 from tests.lab.enrolment import DOMAIN_SID, Enrolment, change, toml
 from tests.lab.folder import CANARY, canary_password, find_canary
 from tests.lab.process import Process, wait_for
@@ -253,23 +253,12 @@ def test_a_queue_that_refuses_keeps_events_in_the_spool(rig: Rig, log: list[Any]
     assert "publish_refused" in actions(log)
 
 
-class Deaf(ConfirmTracker[Any]):
-    """As if the first confirm had gone down with a node of the cluster that took the message."""
-
-    heard = False
-
-    def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Any]:
-        if not Deaf.heard:
-            Deaf.heard = True
-            return Settled((), ())
-        return super().confirmed(delivery_tag, multiple=multiple, ack=ack)
-
-
 def test_an_event_whose_confirm_never_comes_is_published_again(
     rig: Rig, log: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 2)
     monkeypatch.setattr(publisher_module, "ConfirmTracker", Deaf)
+    monkeypatch.setattr(Deaf, "heard", False)
     rig.publisher = rig.make()
     rig.thread = threading.Thread(target=rig.faults.guard(rig.publisher.run))
     sent = rig.add(1)
