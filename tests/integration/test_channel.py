@@ -911,29 +911,35 @@ def test_a_confirm_that_never_comes_is_waited_for_a_minute_and_the_event_is_deli
     assert consumer.logged("broker_lost")
 
 
+class HeldBack:
+    """A handler that is busy with its event until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, delivery: Delivery) -> Outcome:
+        self.begun.set()
+        assert self.go.wait(90)
+        return outcome(delivery)
+
+
 def test_a_channel_that_hangs_in_the_broker_is_waited_for_no_longer_than_the_confirm(
     desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 1)
     monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(broker_module, "_CLOSE_SECONDS", 1)
-    decided, go = threading.Event(), threading.Event()
-
-    def handle(delivery: Delivery) -> Outcome:
-        decided.set()
-        assert go.wait(90)
-        return outcome(delivery)
-
-    consumer = start(handle)
+    held = HeldBack()
+    consumer = start(held)
     desk.publish()
-    assert decided.wait(90)
+    assert held.begun.wait(90)
     confirms_alone = "rabbit_channel:info(C, [confirm, consumer_count]) == [{confirm, true}, {consumer_count, 0}]"
     hung = desk.broker.evaluate(
         f"Hung = [C || C <- rabbit_channel:list(), {confirms_alone}], [sys:suspend(C) || C <- Hung],"
         " [pid_to_list(C) || C <- Hung]."
     )
     try:
-        go.set()
+        held.go.set()
         desk.records(topology.JOURNAL, 1)
         desk.wait_for_depth(topology.EVENTS, 0)
     finally:
@@ -959,20 +965,14 @@ def test_a_broker_short_of_memory_is_waited_for_and_hands_nothing_out_again(
     monkeypatch.setattr(confirms, "LONGEST_UNCONFIRMED_SECONDS", 0.5)
     monkeypatch.setattr(channel_module, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(outlet, "ConfirmTracker", Patient)
-    decided, go = threading.Event(), threading.Event()
-
-    def handle(delivery: Delivery) -> Outcome:
-        decided.set()
-        assert go.wait(90)
-        return outcome(delivery)
-
-    consumer = start(handle)
+    held = HeldBack()
+    consumer = start(held)
     desk.publish()
-    assert decided.wait(90)
+    assert held.begun.wait(90)
     alarm = "{{resource_limit, memory, node()}, []}"
     desk.broker.evaluate(f"rabbit_alarm:set_alarm({alarm}).")
     try:
-        go.set()
+        held.go.set()
         consumer.wait_for(lambda: bool(consumer.logged("broker_blocked")), "blocked")
         before = Patient.found
         consumer.wait_for(lambda: Patient.found > before + 10, "a confirm that is overdue")
