@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import secrets
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +114,30 @@ def test_nothing_passes_while_they_are_cut_apart_and_everything_afterwards(suppl
     suppliers.heal()
     suppliers.wait_in_sync()
     assert users.shown("cut") == (after, after)
+
+
+def test_in_sync_is_told_also_while_both_are_written_to(suppliers: Suppliers, users: Users) -> None:
+    """As consumers do with their probes: two servers that are never still are never equal either."""
+    stop = threading.Event()
+
+    def keep_writing(server: Directory) -> None:
+        with server.manager() as manager:
+            while not stop.wait(0.01):
+                manager.modify(suppliers.a.suffix, {"description": [(MODIFY_REPLACE, [secrets.token_hex(4)])]})
+
+    users.add("restless")
+    writers = [threading.Thread(target=keep_writing, args=(server,)) for server in (suppliers.a, suppliers.b)]
+    for writer in writers:
+        writer.start()
+    try:
+        for server in (suppliers.a, suppliers.b):
+            marker = users.write(server, "restless")
+            suppliers.wait_in_sync()
+            assert users.shown("restless") == (marker, marker)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
 
 
 def test_a_change_is_newer_than_all_that_its_server_has_seen(suppliers: Suppliers, users: Users) -> None:

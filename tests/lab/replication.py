@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -114,12 +114,21 @@ class Suppliers:
         self.heal()
 
     def wait_in_sync(self, timeout_seconds: float = 60) -> None:
-        """Return when both have seen the same changes; LabError with what each has seen otherwise."""
+        """Return when each has seen all that either has seen by now; LabError with what each has seen otherwise.
+
+        Not when both have seen the same: while consumers probe them each second, no two looks need ever be equal.
+        """
+        wanted = _merged(newest(self.a), newest(self.b))
+
+        def seen() -> bool:
+            return all(_merged(found, wanted) == found for found in (newest(self.a), newest(self.b)))
+
         try:
-            wait_for(lambda: newest(self.a) == newest(self.b), what="equal", timeout_seconds=timeout_seconds)
+            wait_for(seen, what="in sync", timeout_seconds=timeout_seconds)
         except LabError:
             raise LabError(
-                f"not in sync after {timeout_seconds:.0f} s: a has seen {newest(self.a)}, b {newest(self.b)}"
+                f"not in sync after {timeout_seconds:.0f} s: wanted {wanted}, a has seen {newest(self.a)}, "
+                f"b {newest(self.b)}"
             ) from None
 
     def overtake(self, server: Directory) -> None:
@@ -198,6 +207,11 @@ def newest(server: Directory) -> dict[str, str]:
     values = [value.decode() for value in raw.get("nsds50ruv", [])]
     found = [match for value in values if (match := _ELEMENT.match(value))]
     return {match[1]: match[2] for match in found if match[2]}
+
+
+def _merged(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """The vector of whoever has seen what both have."""
+    return {replica: max(one.get(replica, ""), other.get(replica, "")) for replica in {*one, *other}}
 
 
 def _touch(server: Directory) -> None:
