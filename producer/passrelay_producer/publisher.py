@@ -7,6 +7,7 @@ because the broker closes a channel that may not do what it tries.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -31,7 +32,8 @@ from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.message import envelope_properties, news_properties
+from passrelay_schemas.message import event_properties, news_properties
+from passrelay_schemas.signing import Signer
 
 WINDOW = 512
 """Published and not yet confirmed, at most."""
@@ -160,6 +162,7 @@ class Publisher:
         self._safe: list[Place] = []  # confirmed, not marked
         self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
         self._after = 0
+        self._producers: dict[bytes, str] = {}  # by all of a protected header but the event's id
         self._failures = 0
         self._pausing = False
         self._troubles: set[str] = set()  # what does not work now, by step (signing: by producer name)
@@ -278,22 +281,39 @@ class Publisher:
             return
         # After a refusal one event at a time tries whether the way is free again.
         window = 1 if self._failures else WINDOW
-        while len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
+        while (room := window - len(self._tracker)) > 0 and len(self._safe) < 2 * _MARK_ROWS:
             if not self._ready and not self._read():
                 return
-            self._publish(channel, self._ready.popleft())
+            self._take_turn(channel, room)
 
-    def _publish(self, channel: Channel, queued: QueuedEvent) -> None:
-        header = queued.event.header
+    def _take_turn(self, channel: Channel, most: int) -> None:
+        """Sign and publish the next events, so many at most, each by itself; all are signed at one moment."""
+        signed_at = utc_now()
+        turn = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        for producer, events in itertools.groupby(turn, self._producer_of):
+            signer = self._signer(producer)
+            for queued in events:
+                if signer is None:
+                    self._held.discard(queued.seq)  # set aside: read again after the next rewind, not before
+                else:
+                    self._publish(channel, queued, producer, signer.sign(queued.event, signed_at=signed_at))
+
+    def _producer_of(self, queued: QueuedEvent) -> str:
+        # The headers of a producer for one domain and recipient key differ in the event's id alone: one is parsed.
+        rest = queued.event.protected.replace(queued.event_id.encode(), b"")
+        if rest not in self._producers:
+            self._producers[rest] = queued.event.header.producer
+        return self._producers[rest]
+
+    def _signer(self, producer: str) -> Signer | None:
         # By name: the key of one name may be gone for ever, and what waits for it must not stop the others.
-        step = f"sign for {header.producer}"
-        with self._trying(step):
-            body = self._identity.signer(header.producer).sign(queued.event, signed_at=utc_now())
-        if step in self._troubles:
-            self._held.discard(queued.seq)  # set aside: read again after the next rewind, not before
-            return
-        channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=True)
-        self._tracker.published(str(header.event_id), queued.place)
+        with self._trying(f"sign for {producer}"):
+            return self._identity.signer(producer)
+        return None
+
+    def _publish(self, channel: Channel, queued: QueuedEvent, producer: str, body: bytes) -> None:
+        channel.basic_publish(topology.EVENTS, "", body, event_properties(queued.event_id, producer), mandatory=True)
+        self._tracker.published(queued.event_id, queued.place)
 
     def _read(self) -> bool:
         found: list[QueuedEvent] = []

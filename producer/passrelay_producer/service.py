@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
 from passrelay_producer.capture import Capture
@@ -21,6 +18,7 @@ from passrelay_producer.news import Newsroom
 from passrelay_producer.publisher import Publisher
 from passrelay_producer.sources import REPAIRS, Source
 from passrelay_producer.spool import Spool
+from passrelay_producer.spool_lock import alone
 from passrelay_schemas import metrics_page
 from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
 from passrelay_schemas.fault import Faults
@@ -164,38 +162,6 @@ def _identity(settings: ProducerSettings, log: Log) -> Identity:
     return Identity(settings.keys.directory, passphrase_file=settings.keys.passphrase_file, log=log)
 
 
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold the spool's directory; SafetyError when another producer does. The lock ends with the process."""
-    # Windows locks bytes of files, not directories.
-    windows = sys.platform == "win32"
-    path, flags = (directory / "producer.lock", os.O_RDWR | os.O_CREAT) if windows else (directory, os.O_RDONLY)
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        try:
-            _lock(descriptor)
-        except OSError:
-            raise SafetyError(
-                f"spool directory {directory}: another producer is running on it: stop that one, "
-                "or give each its own [spool] path"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock; OSError when somebody has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class Service:
     """One running producer: a thread that captures and one that publishes. `stop` is safe in a signal handler."""
 
@@ -287,7 +253,7 @@ class Service:
         due = time.monotonic() + _HOUSEKEEPING_SECONDS
         while not self._asked and self._faults.error is None:
             self._pulse.beat()
-            if self._ended.is_set() and self._spool.queued_count() == 0:
+            if self._ended.is_set() and not self._spool.has_queued():
                 return
             with suppress(queue.Empty):
                 self._wakes.get(timeout=max(0.0, due - time.monotonic()))

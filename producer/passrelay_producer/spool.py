@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from uuid import UUID
 
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
-from passrelay_producer.spool_file import SpoolFullError, explained, open_file
+from passrelay_producer.spool_file import SpoolFullError, explained, open_file, writing
 from passrelay_schemas.envelope import SealedEvent
 from passrelay_schemas.source_settings import SpoolSettings
 
@@ -29,8 +29,7 @@ __all__ = ["Place", "QueuedEvent", "Spool", "SpoolFullError", "Statistics"]
 
 _CURSOR = "cursor."
 _REPUBLISHED = "republished"
-"""How often `republish` was called: the round that a row was read in."""
-_ROUND = f"SELECT CAST(coalesce(max(value), '0') AS INTEGER) FROM meta WHERE key = '{_REPUBLISHED}'"  # noqa: S608
+_EVER = 2**63 - 1
 _LENGTH = struct.Struct(">I")
 _SWEEP_ROWS = 1000
 _ROW_OVERHEAD = 512
@@ -49,6 +48,7 @@ class QueuedEvent:
     """One sealed event and its place."""
 
     place: Place
+    event_id: str
     event: SealedEvent
 
     @property
@@ -155,10 +155,19 @@ class Spool:
         if rows:
             self._make_room(sum(row[4] + _ROW_OVERHEAD for row in rows))
         with self._writing() as connection:
+            (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM captured").fetchone()
             connection.executemany(
-                "INSERT INTO event (event_id, recipient_key_id, protected, sealed, bytes, captured_at, queued_at)"
+                "INSERT INTO captured (event_id, recipient_key_id, protected, sealed, bytes, captured_at, queued_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 rows,
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO recipient (recipient_key_id) VALUES (?)", {(row[1],) for row in rows}
+            )
+            connection.execute(
+                "INSERT INTO queued SELECT seq, recipient.id, bytes, queued_at FROM captured"
+                " CROSS JOIN recipient USING (recipient_key_id) WHERE seq > ?",
+                (last,),
             )
             if page.cursor:
                 connection.execute("DELETE FROM meta WHERE key GLOB ?", (_CURSOR + "*",))
@@ -188,10 +197,10 @@ class Spool:
     def _make_room(self, needed: int) -> None:
         """Remove the oldest published events until `needed` bytes fit below max_bytes."""
         while (used := self._used_bytes()) + needed > self._max_bytes:
-            if self._delete("published_at IS NOT NULL") > 0:
+            if self._delete(_EVER) > 0:
                 continue
             # A page larger than max_bytes itself must pass some time: it does when nothing else waits.
-            if self.queued_count() == 0:
+            if not self.has_queued():
                 return
             raise SpoolFullError(
                 f"spool {self.path}: {used} bytes of unpublished events, [spool] max_bytes is {self._max_bytes}"
@@ -203,29 +212,39 @@ class Spool:
         """The first `limit` unpublished events after a place, in the order of capture."""
         with self._reading() as connection:
             # Before the rows: where a round begins in between, they are published once more.
-            number = connection.execute(_ROUND).fetchone()[0]
+            number = _round(connection)
+            # CROSS: only what waits is looked at, however much was published and is kept.
             rows = connection.execute(
-                "SELECT seq, protected, sealed FROM event WHERE published_at IS NULL AND seq > ? ORDER BY seq LIMIT ?",
+                "SELECT seq, event_id, protected, sealed FROM queued CROSS JOIN captured USING (seq)"
+                " WHERE queued.seq > ? ORDER BY queued.seq LIMIT ?",
                 (after_seq, limit),
             ).fetchall()
         return [
-            QueuedEvent(Place(seq, number), SealedEvent(protected, _split(sealed))) for seq, protected, sealed in rows
+            QueuedEvent(Place(seq, number), event_id, SealedEvent(protected, _split(sealed)))
+            for seq, event_id, protected, sealed in rows
         ]
 
     def queued_count(self) -> int:
-        """How many events are not published yet."""
+        """How many events are not published yet; takes time with many."""
         with self._reading() as connection:
-            row = connection.execute("SELECT count(*) FROM event WHERE published_at IS NULL").fetchone()
-        return int(row[0])
+            return int(connection.execute("SELECT count(*) FROM queued").fetchone()[0])
+
+    def has_queued(self) -> bool:
+        """True while an event is not published yet."""
+        with self._reading() as connection:
+            return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM queued)").fetchone()[0])
 
     def mark_published(self, places: Sequence[Place]) -> None:
         """The broker confirmed these. What was read before `republish` was called stays queued: it has to go again."""
         now = _now_ms()
         with self._writing() as connection:
+            number = _round(connection)
+            marked = [place.seq for place in places if place.round == number]
             connection.executemany(
-                f"UPDATE event SET published_at = ? WHERE seq = ? AND ({_ROUND}) = ?",  # noqa: S608
-                [(now, place.seq, place.round) for place in places],
+                "INSERT OR IGNORE INTO published SELECT ?, seq, recipient, bytes FROM queued WHERE seq = ?",
+                [(now, seq) for seq in marked],
             )
+            connection.executemany("DELETE FROM queued WHERE seq = ?", [(seq,) for seq in marked])
         self._changed()
 
     def republish(self, since: datetime) -> int:
@@ -233,14 +252,16 @@ class Spool:
 
         What is on its way to the broker is not counted: it was signed with the key of before.
         """
+        since_ms = int(since.timestamp() * 1000)
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO meta VALUES (?, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (_REPUBLISHED,)
             )
-            count = connection.execute(
-                "UPDATE event SET published_at = NULL, queued_at = ? WHERE published_at >= ?",
-                (_now_ms(), int(since.timestamp() * 1000)),
-            ).rowcount
+            connection.execute(
+                "INSERT INTO queued SELECT seq, recipient, bytes, ? FROM published WHERE published_at >= ?",
+                (_now_ms(), since_ms),
+            )
+            count = connection.execute("DELETE FROM published WHERE published_at >= ?", (since_ms,)).rowcount
         self._changed()
         return count
 
@@ -248,34 +269,51 @@ class Spool:
         """Remove published events whose retention is over, or which max_bytes has no room for; how many."""
         before = _now_ms() - self._retention_ms
         swept = 0
-        while count := self._delete(f"published_at <= {before:d}"):
+        while count := self._delete(before):
             swept += count
-        while self._used_bytes() > self._max_bytes and (count := self._delete("published_at IS NOT NULL")):
+        while self._used_bytes() > self._max_bytes and (count := self._delete(_EVER)):
             swept += count
         return swept
 
-    def _delete(self, condition: str) -> int:
-        # Conditions are made above, and each one excludes unpublished events: NULL compares with nothing.
+    def _delete(self, until: int) -> int:
+        """Remove the oldest of what was published until then, a batch of them; how many."""
+        oldest = "FROM published WHERE published_at <= ? ORDER BY published_at, seq LIMIT ?"
         with self._writing() as connection:
+            connection.execute(
+                f"DELETE FROM captured WHERE seq IN (SELECT seq {oldest})",  # noqa: S608
+                (until, _SWEEP_ROWS),
+            )
             return connection.execute(
-                f"DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE {condition}"  # noqa: S608
-                f" ORDER BY published_at LIMIT {_SWEEP_ROWS})"
+                f"DELETE FROM published WHERE (published_at, seq) IN (SELECT published_at, seq {oldest})",  # noqa: S608
+                (until, _SWEEP_ROWS),
             ).rowcount
 
     # -- numbers ----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> Statistics:
         """Counts for metrics."""
+        events: dict[tuple[str, str], int] = {}
+        oldest: dict[str, float] = {}
+        queued_bytes = 0
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT state, recipient_key_id, count(*), sum(bytes), min(queued_at) FROM event GROUP BY 1, 2"
-            ).fetchall()
+            # A scan of the narrow rows for each key, and there are few keys: quicker than to group (and sort) them.
+            for number, key_id in connection.execute("SELECT id, recipient_key_id FROM recipient").fetchall():
+                queued, size, first = connection.execute(
+                    "SELECT count(*), sum(bytes), min(queued_at) FROM queued WHERE recipient = ?", (number,)
+                ).fetchone()
+                (published,) = connection.execute(
+                    "SELECT count(*) FROM published WHERE recipient = ?", (number,)
+                ).fetchone()
+                if queued:
+                    events["queued", key_id] = queued
+                    oldest[key_id] = first / 1000
+                    queued_bytes += size + queued * _ROW_OVERHEAD
+                if published:
+                    events["published", key_id] = published
             pending = connection.execute("SELECT reason, count(*) FROM pending GROUP BY reason").fetchall()
-        queued = [row for row in rows if row[0] == "queued"]
-        queued_bytes = sum(row[3] + row[2] * _ROW_OVERHEAD for row in queued)
         return Statistics(
-            events={(state, key_id): count for state, key_id, count, _, _ in rows},
-            oldest_queued_by_key={row[1]: row[4] / 1000 for row in queued},
+            events=events,
+            oldest_queued_by_key=oldest,
             used_bytes=self._used_bytes(),
             free_bytes=max(0, min(shutil.disk_usage(self.path.parent).free, self._max_bytes - queued_bytes)),
             pending={PendingReason(reason): count for reason, count in pending},
@@ -284,7 +322,7 @@ class Spool:
     def last_captured_at(self) -> float | None:
         """When the youngest event in the spool was captured, Unix seconds."""
         with self._reading() as connection:
-            row = connection.execute("SELECT captured_at FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+            row = connection.execute("SELECT captured_at FROM captured ORDER BY seq DESC LIMIT 1").fetchone()
         return None if row is None else row[0] / 1000
 
     def _used_bytes(self) -> int:
@@ -304,16 +342,8 @@ class Spool:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # After some errors SQLite has already rolled back by itself; only the first error counts.
-                with suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._lock, explained(self.path), writing(self._connection):
+            yield self._connection
 
     def _changed(self) -> None:
         for watcher in self._watchers:
@@ -322,6 +352,12 @@ class Spool:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _round(connection: sqlite3.Connection) -> int:
+    """How often `republish` was called: the round that rows are read and marked in."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_REPUBLISHED,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _row(event: SealedEvent, now: int) -> tuple[str, str, bytes, bytes, int, int, int]:

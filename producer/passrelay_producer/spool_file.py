@@ -5,42 +5,20 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from passrelay_producer import spool_schema
+from passrelay_producer.spool_lock import alone
+from passrelay_producer.spool_schema import FORMER, SCHEMA
 from passrelay_schemas import windows_acl
-from passrelay_schemas.errors import ConfigurationError, UnavailableError
+from passrelay_schemas.errors import ConfigurationError, SafetyError, UnavailableError
+from passrelay_schemas.logs import Action, Log
 
-SCHEMA = "passrelay.spool/1"
 _BUSY_SECONDS = 30
 """How long to wait for another process (`producer republish`, `producer capture`) that is writing."""
-
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE event (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL,
-    recipient_key_id TEXT NOT NULL,
-    protected BLOB NOT NULL,
-    sealed BLOB NOT NULL,       -- each part after its length (4 bytes, big-endian)
-    bytes INTEGER NOT NULL,
-    captured_at INTEGER NOT NULL,   -- these three: milliseconds since 1970
-    queued_at INTEGER NOT NULL,     -- captured_at, or when it was republished
-    published_at INTEGER,
-    state TEXT AS (CASE WHEN published_at IS NULL THEN 'queued' ELSE 'published' END) VIRTUAL
-);
-CREATE INDEX event_by_publication ON event (published_at);
-CREATE INDEX event_counts ON event (state, recipient_key_id, bytes, queued_at);
-CREATE TABLE account (
-    guid TEXT PRIMARY KEY, kvno INTEGER NOT NULL, must_change INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE pending (
-    guid TEXT PRIMARY KEY, reason TEXT NOT NULL, since INTEGER NOT NULL, attempts INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-_EXCLUDED = "CREATE TABLE IF NOT EXISTS excluded (seq INTEGER PRIMARY KEY AUTOINCREMENT, guid TEXT NOT NULL UNIQUE)"
-"""Made at every start: a spool from before there were filters has none."""
 
 
 class SpoolFullError(UnavailableError):
@@ -54,15 +32,18 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours; what is left is a fault of the program and passes through."""
+def explained(path: Path, lacks: str = "cannot be written", then: str = "") -> Iterator[None]:
+    """SQLite's errors as ours; what is left is a fault of the program and passes through.
+
+    `lacks` and `then` are words of the error for a full disk: what cannot be done, and what to do.
+    """
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         if code in _FULL:
-            raise SpoolFullError(f"spool {path}: cannot be written ({name}): its disk is full or failing") from None
+            raise SpoolFullError(f"spool {path}: {lacks} ({name}): its disk is full or failing{then}") from None
         if code in _BUSY:
             raise UnavailableError(f"spool {path}: another process holds it ({name})") from None
         if code in _DAMAGED:
@@ -148,13 +129,46 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     if not tables:
-        connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            for statement in _TABLES.split(";\n"):
-                connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        with writing(connection):
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+                spool_schema.make(connection)
+    form = spool_schema.form(connection)
+    if form == FORMER:
+        form = _bring_over(connection, path)
+    if form != SCHEMA:
+        raise _foreign(path, f"of version {form or 'unknown'}, this program reads {SCHEMA}")
+
+
+def _bring_over(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Make the file one of this form, all or nothing; the form that it then has.
+
+    SafetyError while a producer runs on it: it is of the version before and would end. SpoolFullError when the disk has
+    no room for that: the file is as it was.
+    """
+    began = time.monotonic()
+    lacks, then = f"of version {FORMER}, cannot be brought to {SCHEMA}", "; it is as it was: make room and start again"
+    try:
+        with alone(path.parent), explained(path, lacks, then), writing(connection):
+            if spool_schema.form(connection) == FORMER:  # not yet brought over by another process meanwhile
+                spool_schema.bring_over(connection)
+    except SafetyError:
+        raise SafetyError(
+            f"spool {path}: of version {FORMER}, and a producer of the version before runs on it: stop that one first"
+        ) from None
+    seconds = round(time.monotonic() - began, 1)
+    Log("spool").info(Action.SPOOL_CONVERTED, spool=str(path), former=FORMER, form=SCHEMA, seconds=seconds)
+    return spool_schema.form(connection)
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction: all that is done inside, or nothing of it after an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
-    version = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if version != (SCHEMA,):
-        raise _foreign(path, f"of version {version[0] if version else 'unknown'}, this program reads {SCHEMA}")
-    connection.execute(_EXCLUDED)
+    except BaseException:
+        # After some errors SQLite has already rolled back by itself; only the first error counts.
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ class ConfirmTracker(Generic[Token]):
 
     def confirmed(self, delivery_tag: int, *, multiple: bool, ack: bool) -> Settled[Token]:
         """basic.ack or basic.nack."""
-        if multiple:
-            tags = [tag for tag in self._open if tag <= delivery_tag]
+        if multiple:  # tags rise
+            tags = list(itertools.takewhile(delivery_tag.__ge__, self._open))
         else:
             tags = [delivery_tag] if delivery_tag in self._open else []
         safe, failed = [], []

@@ -35,6 +35,7 @@ class Action(StrEnum):
     SOURCE_UP = "source_up"
     SOURCE_RESTORED = "source_restored"
     SPOOL_FULL = "spool_full"
+    SPOOL_CONVERTED = "spool_converted"
     NEWS_FAULT = "news_fault"
     KEYRING_READ = "keyring_read"
     KEYRING_FAULT = "keyring_fault"

@@ -86,6 +86,13 @@ def _moment(value: Any) -> datetime | None:
         return None
 
 
+def event_properties(event_id: str, producer: str) -> pika.BasicProperties:
+    """Properties of an envelope that its producer publishes."""
+    return pika.BasicProperties(
+        message_id=event_id, app_id=producer, type=ENVELOPE_SCHEMA, content_type=CONTENT_TYPE, delivery_mode=PERSISTENT
+    )
+
+
 def envelope_properties(
     header: ProtectedHeader | None,
     *,

@@ -7,7 +7,7 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from passrelay_schemas.envelope import Envelope, SealedEvent, SignedHeader, assemble, signing_input
+from passrelay_schemas.envelope import Envelope, SealedEvent, SignedHeader, finish
 from passrelay_schemas.errors import BadSignatureError, RevokedError
 from passrelay_schemas.keys import ED25519, KeyDocument, KeyStatus
 
@@ -18,14 +18,18 @@ class Signer:
     def __init__(self, document: KeyDocument, private: bytes) -> None:
         self.document = document
         self._key = ed25519.Ed25519PrivateKey.from_private_bytes(private)
+        self._latest: tuple[datetime, bytes] | None = None
 
     def __repr__(self) -> str:
         return f"Signer({self.document.key_id})"
 
     def sign(self, event: SealedEvent, *, signed_at: datetime) -> bytes:
         """The finished envelope for the broker."""
-        signed = SignedHeader(signing_key_id=self.document.key_id, alg=ED25519, signed_at=signed_at).encode()
-        return assemble(event, signed, self.signature(signing_input(event, signed)))
+        latest = self._latest  # many events are signed at one moment
+        if latest is None or latest[0] != signed_at:
+            header = SignedHeader(signing_key_id=self.document.key_id, alg=ED25519, signed_at=signed_at)
+            latest = self._latest = (signed_at, header.encode())
+        return finish(event, latest[1], self.signature)
 
     def signature(self, message: bytes) -> bytes:
         """Over these bytes, which must say by their form what they are."""

@@ -131,7 +131,7 @@ class Site:
     def queued(self) -> int:
         """How many events wait in the spool."""
         with closing(sqlite3.connect(self.spool)) as connection:
-            return int(connection.execute("SELECT count(*) FROM event WHERE published_at IS NULL").fetchone()[0])
+            return int(connection.execute("SELECT count(*) FROM queued").fetchone()[0])
 
     @property
     def spool(self) -> Path:

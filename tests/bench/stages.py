@@ -107,9 +107,9 @@ class Stages:
         if producer.finish(600):
             raise LabError("the producer did not end well")
         with closing(sqlite3.connect(self._relay.spool(_PRODUCER))) as spool:
-            counts = spool.execute("SELECT published_at, count(*) FROM event GROUP BY 1 ORDER BY 1").fetchall()
+            counts = spool.execute("SELECT published_at, count(*) FROM published GROUP BY 1 ORDER BY 1").fetchall()
         self._empty_queue()
-        if sum(count for _, count in counts) != self._events or counts[0][0] is None:
+        if sum(count for _, count in counts) != self._events:
             raise LabError("the producer did not publish every event of the benchmark")
         counted, milliseconds = self._events - counts[0][1], counts[-1][0] - counts[0][0]
         return float(counted / max(0.001, milliseconds / 1000))

@@ -24,8 +24,7 @@ from passrelay_consumer.decide import OUTDATED, Settled, Write, decide
 from passrelay_ops import cli
 from passrelay_producer.capture import Capture
 from passrelay_schemas import topology
-from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.message import envelope_properties
+from passrelay_schemas.message import event_properties
 
 _LATE_SECONDS = 1.0
 
@@ -60,10 +59,8 @@ def _ack() -> None:
 def _confirms() -> None:
     """An event counts as published when it was sent, whether or not the broker has it."""
 
-    def publish(self: Any, channel: Any, queued: Any) -> None:
-        header = queued.event.header
-        body = self._identity.signer(header.producer).sign(queued.event, signed_at=utc_now())
-        channel.basic_publish(topology.EVENTS, "", body, envelope_properties(header), mandatory=False)
+    def publish(self: Any, channel: Any, queued: Any, producer: str, body: bytes) -> None:
+        channel.basic_publish(topology.EVENTS, "", body, event_properties(queued.event_id, producer), mandatory=False)
         self._safe.append(queued.place)
         self._mark()
 

@@ -226,7 +226,7 @@ def test_who_should_be_heard() -> None:
 
 
 def test_the_lock_of_a_directory_is_seen_without_taking_it(tmp_path: Path) -> None:
-    from passrelay_producer.service import alone
+    from passrelay_producer.spool_lock import alone
 
     assert spool._held(tmp_path) is False
     with alone(tmp_path):

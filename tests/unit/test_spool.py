@@ -158,14 +158,6 @@ def test_whom_the_filter_left_out_is_remembered_until_resolved_the_latest_first(
         assert (spool.excluded(), spool.pending()) == ([one, three], [])
 
 
-def test_a_spool_from_before_there_were_filters_is_taken_as_it_is(path: Path) -> None:
-    with Spool(SpoolSettings(path=path)) as spool:
-        spool.commit(Page(cursor={"at": "1"}), [sealed()])
-        spool._connection.execute("DROP TABLE excluded")
-    with Spool(SpoolSettings(path=path)) as spool:
-        assert (spool.excluded(), spool.cursor(), spool.queued_count()) == ([], {"at": "1"}, 1)
-
-
 def test_published_events_leave_the_queue_and_republish_brings_them_back(spool: Spool) -> None:
     events = [sealed() for _ in range(5)]
     spool.commit(Page(), events)
@@ -208,7 +200,9 @@ def test_sweep_removes_only_published_events_after_their_retention(path: Path) -
         spool.commit(Page(), [sealed() for _ in range(3)])
         old, young, _ = (queued.place for queued in spool.queued(0, 3))
         spool.mark_published([old, young])
-        spool._connection.execute("UPDATE event SET published_at = published_at - 3700000 WHERE seq = ?", (old.seq,))
+        spool._connection.execute(
+            "UPDATE published SET published_at = published_at - 3700000 WHERE seq = ?", (old.seq,)
+        )
         assert spool.sweep() == 1
         assert spool.republish(LONG_AGO) == 1
         assert spool.queued_count() == 2
@@ -402,7 +396,7 @@ def test_an_event_that_was_queued_again_counts_its_age_from_then(spool: Spool) -
     spool.commit(Page(), [sealed()])
     spool.mark_published([spool.queued(0, 1)[0].place])
     assert spool.statistics().oldest_queued_at is None
-    spool._connection.execute("UPDATE event SET captured_at = 1000, queued_at = 1000")
+    spool._connection.execute("UPDATE captured SET captured_at = 1000, queued_at = 1000")
     spool.republish(LONG_AGO)
     oldest = spool.statistics().oldest_queued_at
     assert oldest is not None
