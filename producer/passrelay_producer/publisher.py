@@ -7,12 +7,13 @@ because the broker closes a channel that may not do what it tries.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pika
@@ -22,21 +23,22 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
-from passrelay_producer.spool import Place, QueuedEvent, Spool
+from passrelay_producer.spool import Place, Spool
+from passrelay_producer.turns import SignedEvent, Turn, TurnMaker
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession, describe
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
-from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import event_properties, news_properties
-from passrelay_schemas.signing import Signer
 
 WINDOW = 512
 """Published and not yet confirmed, at most."""
+_TURN_EVENTS = 256
+"""Read and signed together, on another thread, while those before are published."""
 _MARK_ROWS = 512
 """Confirmed events are marked in the spool together, at most this many: each mark is a disk flush."""
 _TICK_SECONDS = 1.0
@@ -47,6 +49,7 @@ _DRAINED_SECONDS = 60.0
 """An emptied queue is news, but no more often than this."""
 _ACCESS_REFUSED = 403
 _NOT_FOUND = 404
+_MARK = "mark"
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 
 
@@ -158,11 +161,16 @@ class Publisher:
         self._ask_for_news = ask_for_news  # of another thread: to put them together takes a look at the whole spool
         self._drained_at = -_DRAINED_SECONDS
         self._tracker: ConfirmTracker[Place] = ConfirmTracker()
-        self._ready: deque[QueuedEvent] = deque()  # read from the spool, not published
+        self._turns = TurnMaker(spool, identity)
+        self._desk = ThreadPoolExecutor(1, thread_name_prefix="sign")
+        self._making: Future[Turn] | None = None
+        self._look = False  # there may be events that were not read
+        self._signed_at = 0.0  # when the youngest of those that are ready was signed, time.monotonic
+        self._ready: deque[SignedEvent] = deque()  # signed, not published
         self._safe: list[Place] = []  # confirmed, not marked
         self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
         self._after = 0
-        self._producers: dict[bytes, str] = {}  # by all of a protected header but the event's id
+        self._rewinds = 0
         self._failures = 0
         self._pausing = False
         self._troubles: set[str] = set()  # what does not work now, by step (signing: by producer name)
@@ -172,7 +180,8 @@ class Publisher:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        self._session.run()
+        with self._desk:
+            self._session.run()
 
     def stop(self) -> None:
         """From any thread. What is in flight stays queued and is published again at the next start."""
@@ -201,7 +210,7 @@ class Publisher:
         # One callback at a time is enough, however many events arrive meanwhile.
         if not self._woken.is_set():
             self._woken.set()
-            self._session.call(self._guard(self._work))
+            self._session.call(self._guard(self._woke))
 
     # -- the session's callbacks, all on its thread -----------------------------------------------------------------
 
@@ -220,6 +229,7 @@ class Publisher:
         self._mark()
         self._channel = None
         self._tracker = ConfirmTracker()
+        self._making = None
         self._ready.clear()
         self._held = {place.seq for place in self._safe}
 
@@ -250,10 +260,9 @@ class Publisher:
             if self._failures and not self._pausing:
                 self._failures = 0
                 self._log.info(Action.RESUMED, exchange=topology.EVENTS)
-        if (len(self._safe) >= _MARK_ROWS or not len(self._tracker)) and "mark" not in self._troubles:
+        if (len(self._safe) >= _MARK_ROWS or not len(self._tracker)) and _MARK not in self._troubles:
             self._mark()
-        if not self._ready or len(self._tracker) <= WINDOW // 2:
-            self._work()
+        self._work()
         if not len(self._tracker) and time.monotonic() - self._drained_at >= _DRAINED_SECONDS:
             self._drained_at = time.monotonic()
             self._session.call_later(_TICK_SECONDS, self._guard(self._ask_for_news))
@@ -268,90 +277,91 @@ class Publisher:
                 return
             self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
             self._mark()
+            self._let_go()
             self._rewind()
             self._work()
 
     # -- the work ---------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        """Publish as much as the window takes."""
+    def _woke(self) -> None:
         self._woken.clear()
+        self._look = True
+        self._work()
+
+    def _work(self) -> None:
+        """Publish as much as the window takes, and have the next turn made meanwhile."""
         channel = self._channel
         if channel is None or not channel.is_open or self._pausing:
             return
         # After a refusal one event at a time tries whether the way is free again.
         window = 1 if self._failures else WINDOW
-        while (room := window - len(self._tracker)) > 0 and len(self._safe) < 2 * _MARK_ROWS:
-            if not self._ready and not self._read():
-                return
-            self._take_turn(channel, room)
+        while self._ready and len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
+            self._publish(channel, self._ready.popleft())
+        if self._look and self._making is None and len(self._ready) < window:
+            self._make(min(window, _TURN_EVENTS))
 
-    def _take_turn(self, channel: Channel, most: int) -> None:
-        """Sign and publish the next events, so many at most, each by itself; all are signed at one moment."""
-        signed_at = utc_now()
-        turn = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-        for producer, events in itertools.groupby(turn, self._producer_of):
-            signer = self._signer(producer)
-            for queued in events:
-                if signer is None:
-                    self._held.discard(queued.seq)  # set aside: read again after the next rewind, not before
-                else:
-                    self._publish(channel, queued, producer, signer.sign(queued.event, signed_at=signed_at))
+    def _make(self, most: int) -> None:
+        self._look = False
+        making = self._desk.submit(self._turns.make, self._after, frozenset(self._held), most)
+        made = self._guard(partial(self._made, making, self._rewinds))
+        self._making = making
+        making.add_done_callback(lambda _: self._session.call(made))
 
-    def _producer_of(self, queued: QueuedEvent) -> str:
-        # The headers of a producer for one domain and recipient key differ in the event's id alone: one is parsed.
-        rest = queued.event.protected.replace(queued.event_id.encode(), b"")
-        if rest not in self._producers:
-            self._producers[rest] = queued.event.header.producer
-        return self._producers[rest]
+    def _made(self, making: Future[Turn], rewinds: int) -> None:
+        if making is not self._making:
+            return  # asked for by a connection before
+        self._making = None
+        turn = making.result()
+        for step, error in turn.steps.items():
+            self._tried(step, error)
+        if self._pausing:
+            return  # all of it is read again then
+        if rewinds == self._rewinds:
+            self._after = turn.after
+        self._look = self._look or turn.found
+        self._signed_at = time.monotonic()
+        self._ready.extend(turn.events)
+        self._held.update(signed.place.seq for signed in turn.events)
+        self._work()
 
-    def _signer(self, producer: str) -> Signer | None:
-        # By name: the key of one name may be gone for ever, and what waits for it must not stop the others.
-        with self._trying(f"sign for {producer}"):
-            return self._identity.signer(producer)
-        return None
-
-    def _publish(self, channel: Channel, queued: QueuedEvent, producer: str, body: bytes) -> None:
-        channel.basic_publish(topology.EVENTS, "", body, event_properties(queued.event_id, producer), mandatory=True)
-        self._tracker.published(queued.event_id, queued.place)
-
-    def _read(self) -> bool:
-        found: list[QueuedEvent] = []
-        with self._trying("read"):
-            found = self._spool.queued(self._after, WINDOW + len(self._held))
-        if not found:
-            return False
-        self._after = found[-1].seq
-        new = [queued for queued in found if queued.seq not in self._held]
-        self._ready.extend(new)
-        self._held.update(queued.seq for queued in new)
-        return bool(new)
+    def _publish(self, channel: Channel, signed: SignedEvent) -> None:
+        properties = event_properties(signed.event_id, signed.producer)
+        channel.basic_publish(topology.EVENTS, "", signed.body, properties, mandatory=True)
+        self._tracker.published(signed.event_id, signed.place)
 
     def _rewind(self) -> None:
         """Look at the whole queue again: events that failed, were set aside or queued again have low numbers."""
         self._after = 0
+        self._rewinds += 1
+        self._look = True
+
+    def _let_go(self) -> None:
+        """What was signed a while ago and could not be published is read again and signed anew."""
+        if time.monotonic() - self._signed_at > _TICK_SECONDS:
+            self._held.difference_update(signed.place.seq for signed in self._ready)
+            self._ready.clear()
 
     def _mark(self) -> None:
         if not self._safe:
             return
-        # On failure they stay in `_safe`, and the next tick tries again: they are on the broker, not to be repeated.
-        with self._trying("mark"):
+        try:
             self._spool.mark_published(self._safe)
+        except UnavailableError as error:
+            # They stay in `_safe`, and the next tick tries again: they are on the broker, not to be repeated.
+            self._tried(_MARK, error)
+        else:
+            self._tried(_MARK, None)
             self._held.difference_update(place.seq for place in self._safe)
             self._safe = []
 
-    @contextmanager
-    def _trying(self, step: str) -> Iterator[None]:
+    def _tried(self, step: str, error: KeyFileError | UnavailableError | None) -> None:
         """A key or spool that cannot be used now is reported once per episode; the next tick tries again."""
-        try:
-            yield
-        except (KeyFileError, UnavailableError) as error:
-            if step not in self._troubles:
-                action = Action.KEYRING_FAULT if isinstance(error, KeyFileError) else Action.SPOOL_FULL
-                self._log.error(action, why=str(error), repair="events wait in the spool until that is repaired")
-            self._troubles.add(step)
-        else:
+        if error is None:
             self._troubles.discard(step)
+        elif step not in self._troubles:
+            action = Action.KEYRING_FAULT if isinstance(error, KeyFileError) else Action.SPOOL_FULL
+            self._log.error(action, why=str(error), repair="events wait in the spool until that is repaired")
+            self._troubles.add(step)
 
     def _refused(self, action: Action, *, why: str, repair: str) -> None:
         """Pause after a return or nack, once for all that are in flight; logged once per episode."""

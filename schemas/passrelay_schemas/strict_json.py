@@ -80,7 +80,8 @@ def describe(error: ValidationError) -> str:
 
 def b64url(raw: bytes) -> str:
     """Base64url without padding (RFC 7515 2)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    # Not urlsafe_b64encode(), whose translate() takes longer than all of this.
+    return base64.b64encode(raw).replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=").decode("ascii")
 
 
 def from_b64url(text: str, *, what: str) -> bytes:

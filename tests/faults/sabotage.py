@@ -59,9 +59,10 @@ def _ack() -> None:
 def _confirms() -> None:
     """An event counts as published when it was sent, whether or not the broker has it."""
 
-    def publish(self: Any, channel: Any, queued: Any, producer: str, body: bytes) -> None:
-        channel.basic_publish(topology.EVENTS, "", body, event_properties(queued.event_id, producer), mandatory=False)
-        self._safe.append(queued.place)
+    def publish(self: Any, channel: Any, signed: Any) -> None:
+        properties = event_properties(signed.event_id, signed.producer)
+        channel.basic_publish(topology.EVENTS, "", signed.body, properties, mandatory=False)
+        self._safe.append(signed.place)
         self._mark()
 
     _put(passrelay_producer.publisher.Publisher, "_publish", publish)
