@@ -1,8 +1,9 @@
 """The publisher: spooled events, signed now, to the events exchange; the only module here that touches channels.
 
 An event leaves the queue of the spool only when the broker has confirmed it. A returned or refused event, and
-everything that was open on a closed channel, is still there and is tried again. News go over a channel of their own,
-because the broker closes a channel that may not do what it tries.
+everything that was open on a closed channel, is still there and is tried again. Turns of events are read and signed on
+another thread (`turns`), one turn at a time. News go over a channel of their own, because the broker closes a channel
+that may not do what it tries.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from passrelay_schemas.message import event_properties, news_properties
 WINDOW = 512
 """Published and not yet confirmed, at most."""
 _TURN_EVENTS = 256
-"""Read and signed together, on another thread, while those before are published."""
+"""Read and signed together, on a thread of their own, while those before are published."""
 _MARK_ROWS = 512
 """Confirmed events are marked in the spool together, at most this many: each mark is a disk flush."""
 _TICK_SECONDS = 1.0
@@ -216,6 +217,7 @@ class Publisher:
 
     def _opened(self, channel: Channel) -> None:
         self._pulse.beat()
+        self._woken.clear()  # a call that was made while there was no connection has been dropped
         settling = [pika.spec.Basic.Ack, pika.spec.Basic.Nack]
         channel.add_callback(self._guard(self._confirmed), settling, one_shot=False)
         channel.add_on_return_callback(self._guard(self._returned))
@@ -268,7 +270,8 @@ class Publisher:
             self._session.call_later(_TICK_SECONDS, self._guard(self._ask_for_news))
 
     def _tick(self) -> None:
-        self._pulse.beat()
+        if self._making is None:  # otherwise it beats when the turn has been made
+            self._pulse.beat()
         if self._channel is not None and self._channel.is_open:
             if self._tracker.overdue(self._session.takes_since):
                 why = f"the broker has not confirmed an event after {LONGEST_UNCONFIRMED_SECONDS} s"
@@ -310,6 +313,7 @@ class Publisher:
     def _made(self, making: Future[Turn], rewinds: int) -> None:
         if making is not self._making:
             return  # asked for by a connection before
+        self._pulse.beat()
         self._making = None
         turn = making.result()
         for step, error in turn.steps.items():
@@ -318,7 +322,7 @@ class Publisher:
             return  # all of it is read again then
         if rewinds == self._rewinds:
             self._after = turn.after
-        self._look = self._look or turn.found
+        self._look = self._look or turn.more
         self._signed_at = time.monotonic()
         self._ready.extend(turn.events)
         self._held.update(signed.place.seq for signed in turn.events)

@@ -30,8 +30,8 @@ class Turn:
 
     after: int
     """The number of the last event that was read: where the next turn begins."""
-    found: bool
-    """There was an event, with or without a key; otherwise all was read."""
+    more: bool
+    """It is as large as it may be, so there may be more; otherwise all was read."""
     events: Sequence[SignedEvent] = ()
     steps: Mapping[str, KeyFileError | UnavailableError | None] = field(default_factory=dict)
     """What was done (READ, `sign for PRODUCER`), and why it did not work. Events without a key are not in `events`."""
@@ -52,14 +52,14 @@ class TurnMaker:
             while not events:
                 found = self._spool.queued(after, most)
                 if not found:
-                    return Turn(after, found=False, steps={READ: None})
+                    return Turn(after, more=False, steps={READ: None})
                 after = found[-1].place.seq
                 events = [queued for queued in found if queued.place.seq not in held]
         except UnavailableError as error:
-            return Turn(after, found=False, steps={READ: error})
-        return self._signed(after, events)
+            return Turn(after, more=False, steps={READ: error})
+        return self._signed(after, events, more=len(found) == most)
 
-    def _signed(self, after: int, events: Sequence[QueuedEvent]) -> Turn:
+    def _signed(self, after: int, events: Sequence[QueuedEvent], *, more: bool) -> Turn:
         signed_at = utc_now()
         signed: list[SignedEvent] = []
         steps: dict[str, KeyFileError | UnavailableError | None] = {READ: None}
@@ -76,7 +76,7 @@ class TurnMaker:
                 SignedEvent(queued.place, queued.event_id, producer, sign(queued.event, signed_at=signed_at))
                 for queued in group
             ]
-        return Turn(after, found=True, events=signed, steps=steps)
+        return Turn(after, more, signed, steps)
 
     def _producer(self, queued: QueuedEvent) -> str:
         # The headers of a producer for one domain and recipient key differ in the event's id alone: one is parsed.

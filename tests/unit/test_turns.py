@@ -66,7 +66,8 @@ def test_each_event_is_signed_by_itself_and_all_at_one_moment(desk: Desk) -> Non
     rest = desk.turns.make(turn.after, set(), 3)
     assert [signed.event_id for signed in rest.events] == ids[3:]
     end = desk.turns.make(rest.after, set(), 3)
-    assert (end.found, end.events, end.after) == (False, (), rest.after)
+    assert (rest.more, end.more, end.events, end.after) == (False, False, (), rest.after)
+    assert turn.more
 
 
 def test_what_is_held_is_passed_over_however_much_it_is(desk: Desk) -> None:
@@ -81,7 +82,6 @@ def test_without_a_key_of_their_own_name_events_are_left_out_and_the_others_are_
     first, _, last = desk.add(1), desk.add(2, "gone"), desk.add(1)
     turn = desk.turns.make(0, set(), 10)
     assert [signed.event_id for signed in turn.events] == [*first, *last]
-    assert turn.found
     assert {step: type(error) for step, error in turn.steps.items()} == {
         READ: type(None),
         "sign for dc1": type(None),
@@ -93,7 +93,7 @@ def test_a_turn_of_nothing_but_events_without_a_key_is_not_the_end(desk: Desk) -
     desk.add(4, "gone")
     last = desk.add(1)
     turn = desk.turns.make(0, set(), 4)
-    assert (turn.found, turn.events) == (True, [])
+    assert (turn.more, turn.events) == (True, [])
     assert [signed.event_id for signed in desk.turns.make(turn.after, set(), 4).events] == last
 
 
@@ -106,4 +106,4 @@ def test_a_spool_that_is_held_by_another_process_is_told(desk: Desk, monkeypatch
     desk.add(1)
     monkeypatch.setattr(desk.spool, "queued", held)
     turn = desk.turns.make(7, set(), 4)
-    assert (turn.after, turn.found, turn.events, turn.steps) == (7, False, (), {READ: error})
+    assert (turn.after, turn.more, turn.events, turn.steps) == (7, False, (), {READ: error})
