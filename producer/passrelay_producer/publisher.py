@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -164,7 +164,8 @@ class Publisher:
         self._tracker: ConfirmTracker[Place] = ConfirmTracker()
         self._turns = TurnMaker(spool, identity)
         self._desk = ThreadPoolExecutor(1, thread_name_prefix="sign")
-        self._making: Future[Turn] | None = None
+        self._asked = 0  # how many turns
+        self._making: int | None = None  # the number of the one that is not made yet
         self._look = False  # there may be events that were not read
         self._signed_at = 0.0  # when the youngest of those that are ready was signed, time.monotonic
         self._ready: deque[SignedEvent] = deque()  # signed, not published
@@ -301,21 +302,25 @@ class Publisher:
         while self._ready and len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
             self._publish(channel, self._ready.popleft())
         if self._look and self._making is None and len(self._ready) < window:
-            self._make(min(window, _TURN_EVENTS))
+            self._ask_for_turn(min(window, _TURN_EVENTS))
 
-    def _make(self, most: int) -> None:
+    def _ask_for_turn(self, most: int) -> None:
         self._look = False
-        making = self._desk.submit(self._turns.make, self._after, frozenset(self._held), most)
-        made = self._guard(partial(self._made, making, self._rewinds))
-        self._making = making
-        making.add_done_callback(lambda _: self._session.call(made))
+        self._asked += 1
+        self._making = self._asked
+        make = self._guard(self._make_turn)
+        self._desk.submit(make, self._asked, self._rewinds, self._after, frozenset(self._held), most)
 
-    def _made(self, making: Future[Turn], rewinds: int) -> None:
-        if making is not self._making:
+    def _make_turn(self, number: int, rewinds: int, after: int, held: Collection[int], most: int) -> None:
+        """On the desk's thread."""
+        turn = self._turns.make(after, held, most)
+        self._session.call(self._guard(partial(self._made, number, rewinds, turn)))
+
+    def _made(self, number: int, rewinds: int, turn: Turn) -> None:
+        if number != self._making:
             return  # asked for by a connection before
         self._pulse.beat()
         self._making = None
-        turn = making.result()
         for step, error in turn.steps.items():
             self._tried(step, error)
         if self._pausing:
