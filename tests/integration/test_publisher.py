@@ -350,6 +350,48 @@ def test_a_rotated_signing_key_is_used_for_what_was_spooled_before(rig: Rig, mon
     assert {Envelope.parse(body).signer.signing_key_id for _, body in take(rig.broker)} == {new.key_id}
 
 
+def test_what_was_signed_and_could_not_be_published_is_signed_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Or what waits would be published with a key that was taken away, and a moment long ago.
+    monkeypatch.setattr("passrelay_producer.identity._REFRESH_SECONDS", 0.0)
+    real_mark, real_signer, full = rig.spool.mark_published, rig.identity.signer, threading.Event()
+    used: list[str] = []
+
+    def mark(places: Sequence[Place]) -> None:
+        if not full.is_set():
+            raise SpoolFullError("spool: its disk is full")
+        real_mark(places)
+
+    def signer(producer: str) -> Signer:
+        found = real_signer(producer)
+        used.append(found.document.key_id)
+        return found
+
+    monkeypatch.setattr(rig.spool, "mark_published", mark)
+    monkeypatch.setattr(rig.identity, "signer", signer)
+    sent = rig.add(4 * WINDOW)
+    (old,) = Keyring(rig.keys).documents(KeyUse.SIGNING)
+    publisher = rig.publisher
+    rig.start()
+    wait_for(
+        lambda: (
+            rig.count("published") >= 2 * WINDOW and not len(publisher._tracker) and len(publisher._ready) >= WINDOW
+        ),
+        what="no more was published than can be remembered, and the next ones were signed",
+    )
+    new, private = keys.generate(KeyUse.SIGNING, producer=PRODUCER)
+    keys.write_private(rig.keys, new, private)
+    keys.write_public(rig.keys, new)
+    keys.write_public(rig.keys, old.model_copy(update={"status": KeyStatus.RETIRED}))
+    wait_for(lambda: used.count(new.key_id) >= 2, what="they were signed anew")
+    full.set()
+    rig.drained()
+    found = take(rig.broker)
+    assert ids(found) == sent
+    signers = [Envelope.parse(body).signer.signing_key_id for _, body in found]
+    assert signers[: 2 * WINDOW] == [old.key_id] * 2 * WINDOW
+    assert set(signers[-WINDOW:]) == {new.key_id}
+
+
 def test_without_a_signing_key_of_the_events_own_name_they_wait(
     rig: Rig, log: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
