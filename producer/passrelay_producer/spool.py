@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from uuid import UUID
 
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
-from passrelay_producer.spool_file import SpoolFullError, explained, open_file, writing
+from passrelay_producer.spool_file import SpoolFullError, explained, one_view, open_file, writing
 from passrelay_schemas.envelope import SealedEvent
 from passrelay_schemas.source_settings import SpoolSettings
 
@@ -295,7 +295,7 @@ class Spool:
         events: dict[tuple[str, str], int] = {}
         oldest: dict[str, float] = {}
         queued_bytes = 0
-        with self._reading() as connection:
+        with self._reading() as connection, one_view(connection):
             # A scan of the narrow rows for each key, and there are few keys: quicker than to group (and sort) them.
             for number, key_id in connection.execute("SELECT id, recipient_key_id FROM recipient").fetchall():
                 queued, size, first = connection.execute(

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from passrelay_producer import spool_schema
@@ -161,9 +161,9 @@ def _bring_over(connection: sqlite3.Connection, path: Path) -> str | None:
 
 
 @contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
+def writing(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
     """One transaction: all that is done inside, or nothing of it after an exception."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(begin)
     try:
         yield
         connection.execute("COMMIT")
@@ -172,3 +172,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def one_view(connection: sqlite3.Connection) -> AbstractContextManager[None]:
+    """Every query inside sees the file as the first one does, whatever other processes commit meanwhile."""
+    return writing(connection, "BEGIN")
