@@ -163,7 +163,10 @@ def _identity(settings: ProducerSettings, log: Log) -> Identity:
 
 
 class Service:
-    """One running producer: a thread that captures and one that publishes. `stop` is safe in a signal handler."""
+    """One running producer: a thread that captures, one that publishes (and has another sign for it).
+
+    `stop` is safe in a signal handler.
+    """
 
     def __init__(self, settings: ProducerSettings, spool: Spool, source: Source, log: Log) -> None:
         _check_initialised(settings, spool)
