@@ -50,7 +50,7 @@ class Sizes:
     idle_seconds: float
 
 
-_FULL = Sizes(changes=50, load_users=500, load_per_second=60, idle_seconds=60)
+_FULL = Sizes(changes=50, load_users=500, load_per_second=60, idle_seconds=30)
 _QUICK = Sizes(changes=4, load_users=10, load_per_second=5, idle_seconds=2)
 _SILENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25

@@ -174,6 +174,37 @@ def test_recapture_of_one_or_all(controller: DomainController) -> None:
             capture.recapture(name)
 
 
+def test_a_commit_is_read_at_once_however_seldom_the_database_is_asked(controller: DomainController) -> None:
+    controller.add_user("flip", canary_password())
+    capture = Capture(controller, poll_ms=60_000).initialise().stay_connected()
+    try:
+        for _ in range(3):
+            password = canary_password()
+            controller.ldaps_reset("flip", password)
+            (event,) = capture.until("flip")
+            assert password_of(event) == password
+    finally:
+        capture.close()
+
+
+def test_a_commit_during_the_rest_is_read_when_that_ends(
+    controller: DomainController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.add_user("fred", canary_password())
+    capture = Capture(controller, poll_ms=60_000).initialise().stay_connected()
+    # Seconds after each DirSync, where there are milliseconds else.
+    monkeypatch.setattr("passrelay_producer.sources.samba.REST", 400)
+    try:
+        controller.ldaps_reset("fred", canary_password())
+        capture.until("fred")
+        password = canary_password()
+        controller.ldaps_reset("fred", password)
+        (event,) = capture.until("fred")
+        assert password_of(event) == password
+    finally:
+        capture.close()
+
+
 def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: DomainController) -> None:
     capture = Capture(controller).initialise()
     password = canary_password()

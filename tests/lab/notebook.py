@@ -65,11 +65,17 @@ class Capture:
     """A source with its notebook, as the capture loop would drive it."""
 
     def __init__(
-        self, controller: DomainController, key_file: Path | None = None, filters: FilterSettings | None = None
+        self,
+        controller: DomainController,
+        key_file: Path | None = None,
+        filters: FilterSettings | None = None,
+        *,
+        poll_ms: int = 5,
     ) -> None:
         self.notebook = Notebook()
         self._controller = controller
         self._key_file = key_file or controller.gpg_key_file
+        self._poll_ms = poll_ms
         self._stays = False
         self._pages: Generator[Page, None, None] | None = None
         self._stop = threading.Event()
@@ -89,7 +95,9 @@ class Capture:
     def restart(self, filters: FilterSettings | None = None) -> Capture:
         """As a new process with this filter."""
         self.close()
-        settings = SambaSourceSettings(ldapi_path=self._controller.ldapi_path, gpg_key_file=self._key_file, poll_ms=5)
+        settings = SambaSourceSettings(
+            ldapi_path=self._controller.ldapi_path, gpg_key_file=self._key_file, poll_ms=self._poll_ms
+        )
         self.source = SambaSource(settings, Log("test"), filters)
         return self
 

@@ -1,7 +1,7 @@
 """Capture on a Samba domain controller: DirSync tells which accounts changed, one search each tells everything.
 
-The database is asked at short intervals whether it moved; DirSync runs only when it did. Nothing is remembered
-here but the cursor: what the spool did not commit is read again.
+The database is asked whether it moved, as soon as its files are written and at short intervals; DirSync runs only when
+it did. Nothing is remembered here but the cursor: what the spool did not commit is read again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from passrelay_producer.sources import About, Excluded, Memory, Page, PendingReason, Result
+from passrelay_producer.sources.samba_commits import Commits, database_folder
 from passrelay_producer.sources.samba_cursor import Cursor, newest
 from passrelay_producer.sources.samba_directory import Change, SambaDirectory
 from passrelay_producer.sources.samba_pulse import Pulse
@@ -70,7 +71,7 @@ class SambaSource:
         cursor = Cursor.parse(memory.cursor())
         self._report_key()
         path = self._settings.ldapi_path
-        with Pulse(path) as pulse, SambaDirectory(path) as directory:
+        with Commits(database_folder(path)) as commits, Pulse(path) as pulse, SambaDirectory(path) as directory:
             self._about = About("samba", domains=(directory.domain,), controller=directory.controller)
             scope = self._scope(directory)
             if not self._trusted(directory, cursor):
@@ -108,7 +109,7 @@ class SambaSource:
                 if cursor != saved and time.monotonic() - saved_at > QUIET_CURSOR_SECONDS:
                     yield Page(cursor=cursor.mapping())
                     saved, saved_at = cursor, time.monotonic()
-                stop.wait(self._settings.poll_ms / 1000)
+                watch.wait(commits, stop, self._settings.poll_ms / 1000)
 
     def recapture(self, memory: Memory, sam_account_name: str | None) -> Iterator[Page]:
         """`producer capture`: the current password of one user or of all; the cursor stays where it is."""
@@ -234,6 +235,13 @@ class _Watch:
     def rest(self, seconds: float) -> None:
         """A DirSync took so long."""
         self._rest_until = time.monotonic() + REST * seconds
+
+    def wait(self, commits: Commits, stop: threading.Event, seconds: float) -> None:
+        """Until something may be due, but no longer than so many seconds: the next commit, or the end of the rest."""
+        if self._moved:  # it is known already what is to be read then
+            stop.wait(max(0.0, min(seconds, self._rest_until - time.monotonic())))
+        else:
+            commits.wait(seconds, stop)
 
     def waiting(self, memory: Memory) -> list[UUID]:
         """Pending accounts to read again: all at the start and when the key file changed, else some now and then."""

@@ -69,7 +69,8 @@ class Pulse:
         answer = b""
         try:
             self._socket.sendall(self._request)
-            while not _complete(answer):
+            # Mostly it is the last answer again, which needs no decoding.
+            while (not answer or answer != self._last) and not _complete(answer):
                 part = self._socket.recv(_MAX_ANSWER_BYTES)
                 if not part or len(answer) > _MAX_ANSWER_BYTES:
                     raise ConnectionError("closed by the server")
