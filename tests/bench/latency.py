@@ -5,7 +5,8 @@ directory says that the entry is modified; every one of these passwords must the
 time of one bare modify of userPassword over a connection that is open and bound already, taken in turns with the
 changes: the least that anything could take. `latency.*.ldapmodify` is the whole program as a script would call it, its
 start, TLS connection and bind included. Loaded means that another producer of a second domain sends changes of other
-users through the same broker, consumer and directory at a steady pace meanwhile, a good part of what they can take.
+users through the same broker, consumer and directory at a steady pace meanwhile (`latency.load`): a part of what they
+were seen to take of them just before, for a pace above that would only measure how long the queue has become.
 Producer and consumer run with every setting at their defaults. p99 of fewer than 100 changes is the slowest one.
 """
 
@@ -46,19 +47,20 @@ class Sizes:
     changes: int
     """In each run."""
     load_users: int
-    load_per_second: float
     idle_seconds: float
 
 
-_FULL = Sizes(changes=50, load_users=500, load_per_second=60, idle_seconds=30)
-_QUICK = Sizes(changes=4, load_users=10, load_per_second=5, idle_seconds=2)
+_FULL = Sizes(changes=50, load_users=500, idle_seconds=30)
+_QUICK = Sizes(changes=4, load_users=10, idle_seconds=2)
+_LOAD = 0.4
+"""Of the rate at which all the load's users are carried at once."""
 _SILENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 0.25
 """Between two changes, and a little more each time, so that they fall everywhere between two polls."""
 
 
 def measure(run: Run) -> None:
-    """`latency.{idle,loaded}.{p50,p99}`, the same of `.modify` and `.ldapmodify`, `latency.producer.idle_cpu`."""
+    """`latency.{idle,loaded}.{p50,p99}`, the same of `.modify` and `.ldapmodify`, and what else is said above."""
     sizes = _QUICK if run.quick else _FULL
     with Lab() as lab:
         run.servers(lab.versions)
@@ -73,7 +75,9 @@ def measure(run: Run) -> None:
             versions = itertools.count(1)
             for number in range(run.runs):
                 _walk(run, "latency.idle", crossing)
-                with _loaded(producer, load, sizes.load_per_second, versions):
+                pace = _LOAD * _capacity(crossing, producer, load, versions)
+                run.add("latency.load", "per_second", pace)
+                with _loaded(producer, load, pace, versions):
                     _walk(run, "latency.loaded", crossing)
                 _rest(run, crossing, sizes.idle_seconds)
                 run.progress(f"latency, run {number + 1}/{run.runs}")
@@ -118,6 +122,16 @@ def _ldapmodify(directory: Directory) -> float:
     began = time.perf_counter()
     run_tool(command, env=environment, stdin=text.encode())
     return (time.perf_counter() - began) * 1000
+
+
+def _capacity(crossing: Crossing, producer: LineProducer, users: list[str], versions: Iterator[int]) -> float:
+    """Events per second of one change of each of these users, from the first arrival to the last."""
+    seen = {user: crossing.arrivals.count(user) for user in users}
+    producer.start()
+    producer.write([_line(user, versions) for user in users])
+    arrived = sorted(crossing.arrivals.after(user, seen[user]) for user in users)
+    producer.finish()
+    return (len(users) - 1) / max(arrived[-1] - arrived[0], 0.001)
 
 
 @contextmanager

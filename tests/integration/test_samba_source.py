@@ -11,6 +11,7 @@ import pytest
 
 from passrelay_producer.sources import PendingReason
 from passrelay_producer.sources.samba_cursor import WITNESSES
+from passrelay_producer.sources.samba_directory import SambaDirectory
 from passrelay_schemas import filetime
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
 from passrelay_schemas.event import Kind, PasswordChanged
@@ -203,6 +204,29 @@ def test_a_commit_during_the_rest_is_read_when_that_ends(
         assert password_of(event) == password
     finally:
         capture.close()
+
+
+def test_a_crowded_connection_is_replaced_and_nothing_is_missed(
+    controller: DomainController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.add_user("fynn", canary_password())
+    capture = Capture(controller).initialise().stay_connected()
+    # Every answer counts as slow: both connections are replaced each time.
+    for module in ("samba_directory", "samba_pulse"):
+        monkeypatch.setattr(f"passrelay_producer.sources.{module}.CROWDED_SECONDS", -1)
+    monkeypatch.setattr("passrelay_producer.sources.samba.MOVE_SECONDS", 0)
+    moves: list[object] = []
+    move = SambaDirectory.move
+    monkeypatch.setattr(SambaDirectory, "move", lambda self: (moves.append(self), move(self)))
+    passwords = [canary_password() for _ in range(5)]
+    try:
+        for password in passwords:
+            controller.ldaps_reset("fynn", password)
+            capture.until("fynn")
+    finally:
+        capture.close()
+    assert [password_of(event) for event in capture.of("fynn")] == passwords
+    assert len(moves) >= len(passwords)
 
 
 def test_a_dead_controller_is_unavailable_and_nothing_is_lost(controller: DomainController) -> None:

@@ -28,6 +28,8 @@ from passrelay_schemas.source_settings import SambaSourceSettings
 
 FULL_SECONDS = 30
 """DirSync runs at least this often, whatever the USN says."""
+MOVE_SECONDS = 1
+"""A connection that has to wait is replaced no more often than this."""
 SWEEP_SECONDS = 60
 SWEEP_ACCOUNTS = 100
 """Every SWEEP_SECONDS at most so many pending accounts are read again, in turn."""
@@ -85,13 +87,14 @@ class SambaSource:
                 yield from sweep.pages()
                 more = watch.due(pulse.moved())
                 usn = directory.highest_usn() if more else cursor.usn
+                watch.keep_apart(pulse, directory)
                 writes: dict[UUID, int] = {}
                 while more and not stop.is_set():
                     started = time.monotonic()
                     changes = directory.changes(cursor.cookie)
                     watch.rest(time.monotonic() - started)
                     more = changes.more
-                    moved = _look(scope)
+                    moved = _look(scope, usn)
                     if moved.everybody:
                         sweep.want()
                     yield from reader.come_in(_left_out(moved.users, changes.items, memory))
@@ -193,9 +196,9 @@ class SambaSource:
         return scope
 
 
-def _look(scope: SambaScope) -> Moved:
+def _look(scope: SambaScope, usn: int) -> Moved:
     try:
-        return scope.look()
+        return scope.look(usn)
     except ConfigurationError as error:
         raise _waits(error) from None
 
@@ -220,6 +223,7 @@ class _Watch:
         self._moved = True
         self._full_due = 0.0
         self._rest_until = 0.0
+        self._move_due = 0.0
         self._sweep_due = 0.0
         self._sweep: deque[UUID] = deque()
 
@@ -235,6 +239,14 @@ class _Watch:
     def rest(self, seconds: float) -> None:
         """A DirSync took so long."""
         self._rest_until = time.monotonic() + REST * seconds
+
+    def keep_apart(self, *connections: Pulse | SambaDirectory) -> None:
+        """Move those that others keep busy, to where there is room. There may be none, so not again and again."""
+        now = time.monotonic()
+        if now >= self._move_due and (crowded := [one for one in connections if one.crowded]):
+            self._move_due = now + MOVE_SECONDS
+            for one in crowded:
+                one.move()
 
     def wait(self, commits: Commits, stop: threading.Event, seconds: float) -> None:
         """Until something may be due, but no longer than so many seconds: the next commit, or the end of the rest."""

@@ -6,7 +6,9 @@ The socket gives the rights of the system itself as long as nobody binds; it alo
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,8 @@ from passrelay_schemas.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 300
 """A first DirSync lists every user at once (measured: 2,000 in 0.2 s) and answers nothing before."""
+CROWDED_SECONDS = 0.025
+"""highestCommittedUSN takes 1 to 3 ms of an LDAP process that has nothing else to do (measured)."""
 _USERS = "(&(objectClass=user)(!(objectClass=computer)))"
 _WATCHED = ["unicodePwd", "pwdLastSet"]
 _DIRSYNC = "1.2.840.113556.1.4.841"
@@ -83,13 +87,15 @@ class SambaDirectory:
 
     def __init__(self, path: Path) -> None:
         self._where = str(path)
-        server = ldap3.Server(f"ldapi://{quote(str(path), safe='')}", get_info=ldap3.NONE)
-        self._connection = ldap3.Connection(server, receive_timeout=_TIMEOUT_SECONDS, raise_exceptions=True)
+        self._connection = _connection(path)
+        self._path = path
         self.base_dn = ""
         self.domain = ""
         self.controller: str | None = None
         """Its dnsHostName."""
         self.invocation_id = UUID(int=0)
+        self.crowded = False
+        """The last `highest_usn` had to wait: whoever answers this connection is busy with others."""
 
     def __enter__(self) -> Self:
         """Open the socket and learn which domain and which database this is."""
@@ -117,14 +123,30 @@ class SambaDirectory:
 
     def close(self) -> None:
         """Close the socket, also one that could not be opened (ldap3 forgets it)."""
-        with contextlib.suppress(LDAPException, OSError):
-            self._connection.unbind()
-        if self._connection.socket is not None:
-            self._connection.socket.close()
+        _close(self._connection)
+
+    def move(self) -> None:
+        """Go on over another connection, which is taken by an LDAP process of the controller that is free now.
+
+        Samba has a few of them (`prefork children`), each of which answers its connections in turns: beside a client
+        that changes one password after the other every question waits for a whole change. The old connection must
+        stand until there is the new one, so that nobody can have restored the controller in between.
+        """
+        old = self._connection
+        try:
+            with self._explained("open"):
+                self._connection = _connection(self._path)
+                self._open()
+                _check_open(old.socket)
+        finally:
+            _close(old)
+        self.crowded = False
 
     def highest_usn(self) -> int:
         """highestCommittedUSN: moves with every commit on this controller, and costs next to nothing to ask."""
+        asked = time.monotonic()
         values = self._base("", ["highestCommittedUSN"])
+        self.crowded = time.monotonic() - asked > CROWDED_SECONDS
         with self._explained("read rootDSE"):
             return int(values["highestCommittedUSN"][0])
 
@@ -270,6 +292,28 @@ class SambaDirectory:
             raise UnavailableError(f"{self._where}: {what}: {type(error).__name__}: {error}: {self.repair}") from None
         except (KeyError, IndexError, ValueError, struct.error) as error:
             raise UnavailableError(f"{self._where}: {what}: unexpected answer ({type(error).__name__})") from None
+
+
+def _connection(path: Path) -> ldap3.Connection:
+    server = ldap3.Server(f"ldapi://{quote(str(path), safe='')}", get_info=ldap3.NONE)
+    return ldap3.Connection(server, receive_timeout=_TIMEOUT_SECONDS, raise_exceptions=True)
+
+
+def _close(connection: ldap3.Connection) -> None:
+    with contextlib.suppress(LDAPException, OSError):
+        connection.unbind()
+    if connection.socket is not None:
+        connection.socket.close()
+
+
+def _check_open(stream: socket.socket) -> None:
+    """ConnectionError when the other end has closed it."""
+    stream.settimeout(0)
+    try:
+        if not stream.recv(1, socket.MSG_PEEK):
+            raise ConnectionError("closed by the server")
+    except BlockingIOError:
+        return
 
 
 def _guid(entry: Mapping[str, Any]) -> UUID:

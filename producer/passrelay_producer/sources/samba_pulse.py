@@ -7,6 +7,7 @@ the same bytes again and to compare the answer with the last one takes a third o
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from ldap3.protocol.rfc4511 import LDAPMessage, MessageID, ProtocolOp
 from ldap3.strategy.base import BaseStrategy
 from ldap3.utils.asn1 import decode_message_fast, encode  # type: ignore[attr-defined]  # types-ldap3 lacks encode
 
+from passrelay_producer.sources.samba_directory import CROWDED_SECONDS
 from passrelay_schemas.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 60
@@ -50,8 +52,9 @@ class Pulse:
         self._path = path
         self._request = _request()
         self._last = b""
-        self._socket = socket.socket(socket.AF_UNIX)  # type: ignore[attr-defined, unused-ignore] # not on Windows
-        self._socket.settimeout(_TIMEOUT_SECONDS)
+        self.crowded = False
+        """The last answer had to wait, see `SambaDirectory.crowded`."""
+        self._socket = _socket()
 
     def __enter__(self) -> Self:
         try:
@@ -64,9 +67,15 @@ class Pulse:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def move(self) -> None:
+        """Go on over another connection, as `SambaDirectory.move`."""
+        self._socket.close()
+        self._socket = _socket()
+        self.__enter__()
+
     def moved(self) -> bool:
         """True when highestCommittedUSN differs from the last time, and the first time."""
-        answer = b""
+        answer, asked = b"", time.monotonic()
         try:
             self._socket.sendall(self._request)
             # Mostly it is the last answer again, which needs no decoding.
@@ -79,12 +88,19 @@ class Pulse:
             raise self._unavailable(error) from None
         except (KeyError, IndexError, ValueError, TypeError):  # of ldap3's decoder
             raise UnavailableError(f"{self._path}: its answer is no LDAP message: is it samba's socket?") from None
+        self.crowded = time.monotonic() - asked > CROWDED_SECONDS
         moved = answer != self._last
         self._last = answer
         return moved
 
     def _unavailable(self, error: OSError) -> UnavailableError:
         return UnavailableError(f"{self._path}: {error}: is samba running, and is this process root?")
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)  # type: ignore[attr-defined, unused-ignore] # not on Windows
+    made.settimeout(_TIMEOUT_SECONDS)
+    return made
 
 
 def _complete(answer: bytes) -> bool:

@@ -44,16 +44,18 @@ class SambaScope:
         self._usn = directory.highest_usn()
         self.filter = self._resolve()
 
-    def look(self) -> Moved:
+    def look(self, usn: int | None = None) -> Moved:
         """What moved since the last call. Call it before accounts are read, so that the filter is no older than they.
 
-        ConfigurationError for a group or OU that is gone.
+        `usn` is a highestCommittedUSN of before: whoever has one saves a question. ConfigurationError for a group or OU
+        that is gone.
         """
-        usn = self._directory.highest_usn()
-        if usn <= self._usn:
-            return Moved()
+        if usn is None:
+            usn = self._directory.highest_usn()
+            if usn <= self._usn:
+                return Moved()
         found = self._directory.changed(self._watched, self._usn + 1)
-        self._usn = usn
+        self._usn = max(usn, self._usn)
         objects = [item for item in found if not item.user]
         return Moved(
             everybody=bool(objects) and self._renew(objects),
