@@ -21,7 +21,7 @@ class SambaSourceSettings(Section):
     smb_conf: Path = Path("/etc/samba/smb.conf")
     """Samba's own configuration; only `doctor` reads it."""
     poll_ms: Annotated[int, Field(ge=5, le=60_000)] = 50
-    """How often the DC is asked for changes, in milliseconds; on Linux it is asked at once when it has committed one."""
+    """How often the DC is asked for changes, in milliseconds; on Linux also at once when it has committed something."""
 
 
 class StdinSourceSettings(Section):
