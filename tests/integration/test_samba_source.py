@@ -217,7 +217,12 @@ def test_a_crowded_connection_is_replaced_and_nothing_is_missed(
     monkeypatch.setattr("passrelay_producer.sources.samba.MOVE_SECONDS", 0)
     moves: list[object] = []
     move = SambaDirectory.move
-    monkeypatch.setattr(SambaDirectory, "move", lambda self: (moves.append(self), move(self)))
+
+    def counted(directory: SambaDirectory) -> None:
+        moves.append(directory)
+        move(directory)
+
+    monkeypatch.setattr(SambaDirectory, "move", counted)
     passwords = [canary_password() for _ in range(5)]
     try:
         for password in passwords:
