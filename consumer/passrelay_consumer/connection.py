@@ -13,6 +13,9 @@ import ldap3
 from ldap3.core.exceptions import LDAPException
 
 from passrelay_consumer.result_codes import DirectoryError
+from passrelay_schemas.errors import ConfigurationError
+from passrelay_schemas.idm_settings import IdmSettings
+from passrelay_schemas.secret_file import read_secret_file
 
 
 class Peer(Protocol):
@@ -86,6 +89,23 @@ def bind(connection: ldap3.Connection, dn: str, password: str) -> None:
         connection.password = None
     if not bound:
         raise DirectoryError(int(connection.result["result"]), f"bind as {dn}: {server_words(connection)}")
+
+
+def connect_bound(url: str, settings: IdmSettings) -> ldap3.Connection:
+    """A connection bound as the service account, whose password is read for it. Raises DirectoryError."""
+    try:
+        password = read_secret_file(settings.password_file, what="[idm] password_file")
+    except ConfigurationError as error:
+        raise DirectoryError(49, str(error)) from None
+    connection = connect(url, settings)
+    try:
+        bind(connection, settings.bind_dn, password.reveal())
+    except DirectoryError:
+        close(connection)
+        raise
+    finally:
+        connection.request = None  # ldap3 keeps the last one, with the password in it
+    return connection
 
 
 def call(connection: ldap3.Connection, operation: Callable[[], Any]) -> Any:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
 
 import ldap3
-from ldap3.utils.conv import escape_filter_chars
+from ldap3.core.exceptions import LDAPException
 
-from passrelay_consumer.connection import bind, call, close, connect, server_words
+from passrelay_consumer import ldap_messages
+from passrelay_consumer.connection import brief, connect_bound
 from passrelay_consumer.decide import Entry
+from passrelay_consumer.ldap_messages import EVERY_ENTRY, Answer, Changes, Kind, Scope, UndecodableError
 from passrelay_consumer.protection import out_of_use
 from passrelay_consumer.result_codes import DirectoryError, Trouble
+from passrelay_consumer.search_filter import filter_template
+from passrelay_consumer.shared_connection import SharedConnection
 from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.domain_settings import DomainSettings
-from passrelay_schemas.errors import ConfigurationError, MarkerError
+from passrelay_schemas.errors import MarkerError
 from passrelay_schemas.event import Account
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.secret import Secret
-from passrelay_schemas.secret_file import read_secret_file
 
 MARKER_CLASS = "passrelayAccount"
 """Our auxiliary object class (ops/idm/schema.ldif); not needed when another attribute serves as marker."""
@@ -39,8 +42,6 @@ _RESOLUTION = timedelta(seconds=1)
 _MOST_FOUND = 8
 """More than one is ambiguous; the others may be a user's staged, preserved and compat entries."""
 
-Changes = dict[str, list[tuple[str, list[bytes]]]]
-
 
 def generalized_time(moment: datetime) -> bytes:
     """GeneralizedTime in UTC with seconds (RFC 4517 3.3.13)."""
@@ -49,9 +50,12 @@ def generalized_time(moment: datetime) -> bytes:
 
 def parse_generalized_time(raw: bytes) -> datetime | None:
     """The time in an attribute value; None when it is not `YYYYmmddHHMMSSZ`."""
-    try:
-        return datetime.strptime(raw.decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-    except (UnicodeDecodeError, ValueError):
+    if len(raw) != 15 or raw[14:] != b"Z" or not raw[:14].isdigit():
+        return None
+    month, day, hour, minute, second = (int(raw[at : at + 2]) for at in range(4, 14, 2))
+    try:  # strptime takes five times as long
+        return datetime(int(raw[:4]), month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
         return None
 
 
@@ -63,28 +67,6 @@ def clock_offset(stamp: datetime, *, before: datetime, after: datetime) -> timed
     """
     least, most = stamp - after, stamp - before + _RESOLUTION
     return timedelta() if least <= timedelta() <= most else least
-
-
-def match_filter(template: str, account: Account) -> str:
-    """The domain's match filter with the account's names put in, escaped (RFC 4515 3)."""
-    values = {
-        "{sam}": account.sam_account_name,
-        "{upn}": account.user_principal_name or "",
-        "{guid}": str(account.guid),
-        "{sid}": account.sid or "",
-    }
-    # One pass: a name that itself contains "{upn}" must not be filled in again.
-    pieces: list[str] = []
-    rest = template
-    while rest:
-        positions = [(at, name) for name in values if (at := rest.find(name)) >= 0]
-        if not positions:
-            pieces.append(rest)
-            break
-        at, name = min(positions)
-        pieces += [rest[:at], escape_filter_chars(values[name])]
-        rest = rest[at + len(name) :]
-    return "".join(pieces)
 
 
 def write_changes(
@@ -150,37 +132,47 @@ class ProbeResult:
 
 
 class Directory:
-    """A lazily opened connection as the service account. Not for use by two threads at once."""
+    """A lazily opened connection as the service account. Safe for any number of threads, which share it."""
 
     def __init__(self, url: str, settings: IdmSettings) -> None:
         self.url = url
         self._settings = settings
-        self._connection: ldap3.Connection | None = None
+        self._opening = threading.Lock()
+        self._connection: SharedConnection | None = None
+        self._tried = 0
+        self._failed: DirectoryError | None = None
+        """Why the last try to open it was in vain."""
 
     def close(self) -> None:
-        """Drop the connection, if there is one."""
+        """Drop the connection, if there is one; what other threads have asked it is still answered."""
         connection, self._connection = self._connection, None
-        close(connection)
+        if connection is not None:
+            connection.close()
 
     def find(self, account: Account, domain: DomainSettings) -> list[Entry]:
         """Entries of users below the domain's search base that the match filter hits; a few at most are read."""
-        base, search_filter = domain.search_base or "", match_filter(domain.match, account)
-        results = self._search(base, search_filter, "SUBTREE", self._attributes, most=_MOST_FOUND)
+        try:
+            search_filter = filter_template(domain.match).fill(account)
+        except LDAPException as error:
+            raise DirectoryError(None, brief(error)) from None
+        results = self._search(
+            domain.search_base or "", search_filter, Scope.SUBTREE, self._attributes, most=_MOST_FOUND
+        )
         return [self._entry(dn, attributes) for dn, attributes in results if not out_of_use(dn)]
 
     def read(self, dn: str) -> Entry | None:
         """One entry by its DN."""
-        results = self._search(dn, "(objectClass=*)", "BASE", self._attributes, most=1)
+        results = self._search(dn, EVERY_ENTRY, Scope.BASE, self._attributes, most=1)
         return self._entry(*results[0]) if results else None
 
     def modify(self, dn: str, changes: Changes) -> None:
         """One modify operation; DirectoryError carries the server's result."""
-        self._check(lambda connection: connection.modify(dn, changes))
+        self._ask(ldap_messages.modify(dn, changes))
 
     def lists_us(self) -> bool | None:
         """Whether IPA's plugin takes us for a manager at this moment; None where we may not see its list."""
         try:
-            found = self._search(PLUGIN_DN, "(objectClass=*)", "BASE", [MANAGERS], most=1)
+            found = self._search(PLUGIN_DN, EVERY_ENTRY, Scope.BASE, (MANAGERS,), most=1)
         except DirectoryError as error:
             if error.trouble is Trouble.MISSING:
                 return None
@@ -230,7 +222,7 @@ class Directory:
 
     def _read_probe(self, dn: str) -> tuple[Entry | None, datetime | None]:
         """The probe entry and when the server says that it was written."""
-        found = self._search(dn, "(objectClass=*)", "BASE", [*self._attributes, _STAMP], most=1)
+        found = self._search(dn, EVERY_ENTRY, Scope.BASE, (*self._attributes, _STAMP), most=1)
         if not found:
             return None, None
         dn, attributes = found[0]
@@ -238,10 +230,10 @@ class Directory:
         return self._entry(dn, attributes), parse_generalized_time(stamps[0]) if stamps else None
 
     @property
-    def _attributes(self) -> list[str]:
+    def _attributes(self) -> tuple[str, ...]:
         marker = self._settings.marker_attribute
         proof = [self._settings.proof] if self._settings.proof else []
-        return [
+        return (
             "objectClass",
             "memberOf",
             marker,
@@ -250,16 +242,19 @@ class Directory:
             "createTimestamp",
             "krbLastPwdChange",
             "krbPasswordExpiration",
-        ]
+        )
 
     def _entry(self, dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
         folded = {name.lower(): values for name, values in attributes.items()}
         last, expiration = folded.get("krblastpwdchange"), folded.get("krbpasswordexpiration")
         created = folded.get("createtimestamp")
+        raw_marker = folded.get(self._settings.marker_attribute.lower())
+        raw_proof = folded.get(self._settings.proof.lower()) if self._settings.proof else None
+        marker = _marker(raw_marker)
         return Entry(
             dn=dn,
-            marker=_marker(folded.get(self._settings.marker_attribute.lower())),
-            proof=_marker(folded.get(self._settings.proof.lower())) if self._settings.proof else None,
+            marker=marker,
+            proof=marker if raw_proof == raw_marker else _marker(raw_proof),
             object_classes=frozenset(
                 value.decode("ascii", "replace").lower() for value in folded.get("objectclass", ())
             ),
@@ -271,46 +266,47 @@ class Directory:
         )
 
     def _search(
-        self, base: str, search_filter: str, scope: Literal["BASE", "SUBTREE"], attributes: list[str], *, most: int
+        self, base: str, search_filter: bytes, scope: Scope, attributes: tuple[str, ...], *, most: int
     ) -> list[tuple[str, dict[str, list[bytes]]]]:
         # 4 sizeLimitExceeded: there are more than we asked for, which the caller sees from the count.
-        connection = self._check(
-            lambda opened: opened.search(base, search_filter, scope, attributes=attributes, size_limit=most),
-            also_good=frozenset({4}),
-        )
-        found = connection.response or []
-        return [(item["dn"], item["raw_attributes"]) for item in found if item["type"] == "searchResEntry"]
-
-    def _check(
-        self, operation: Callable[[ldap3.Connection], Any], also_good: frozenset[int] = frozenset()
-    ) -> ldap3.Connection:
-        connection = self._open()
+        request = ldap_messages.search(base, scope, search_filter, attributes, most=most)
+        answers = self._ask(request, also_good=frozenset({4}))
         try:
-            call(connection, lambda: operation(connection))
-        except DirectoryError:
+            return [ldap_messages.entry(answer) for answer in answers if answer.kind == Kind.ENTRY]
+        except UndecodableError as error:
             self.close()
-            raise
-        finally:
-            connection.request = None  # ldap3 keeps the last one, with the password in it
-        code = int(connection.result["result"])
-        if code and code not in also_good:
-            raise DirectoryError(code, server_words(connection))
-        return connection
+            raise DirectoryError(None, brief(error)) from None
 
-    def _open(self) -> ldap3.Connection:
-        if self._connection is None:
-            try:
-                password = read_secret_file(self._settings.password_file, what="[idm] password_file")
-            except ConfigurationError as error:
-                raise DirectoryError(49, str(error)) from None
-            connection = connect(self.url, self._settings)
-            try:
-                bind(connection, self._settings.bind_dn, password.reveal())
-            except DirectoryError:
-                close(connection)
-                raise
-            self._connection = connection
-        return self._connection
+    def _ask(self, operation: bytes, also_good: frozenset[int] = frozenset()) -> list[Answer]:
+        answers = self._open().ask(operation)
+        try:
+            found = ldap_messages.result(answers[-1])
+        except UndecodableError as error:
+            self.close()
+            raise DirectoryError(None, brief(error)) from None
+        if found.code and found.code not in also_good:
+            raise DirectoryError(found.code, found.words)
+        return answers
+
+    def _open(self) -> SharedConnection:
+        """The connection; whoever waits for another thread that opens it gets that one's failure too."""
+        connection, tried = self._connection, self._tried
+        if connection is not None and connection.usable:
+            return connection
+        with self._opening:
+            if self._failed is not None and self._tried != tried:
+                raise DirectoryError(self._failed.code, self._failed.text)
+            if self._connection is None or not self._connection.usable:
+                try:
+                    opened = connect_bound(self.url, self._settings)
+                    self._connection = SharedConnection(opened.socket, self._settings.timeout_seconds)
+                    self._failed = None
+                except DirectoryError as error:
+                    self._failed = error
+                    raise
+                finally:
+                    self._tried += 1
+            return self._connection
 
 
 def _marker(values: Sequence[bytes] | None) -> Marker | None:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide, own_write
+from passrelay_consumer.directories import Directories
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.hook_part import with_password
 from passrelay_consumer.lifetime import expires_at, password_life
@@ -59,19 +60,26 @@ class _ServerTroubleError(Exception):
 
 
 class Handler:
-    """One worker's handler, with a connection of its own. Never raises for bad input."""
+    """One worker's handler. Never raises for bad input."""
 
-    def __init__(self, settings: ConsumerSettings, *, keyring: Keyring, servers: Servers) -> None:
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        *,
+        keyring: Keyring,
+        servers: Servers,
+        directories: Directories | None = None,
+    ) -> None:
+        """`directories`: connections that it shares with other workers; without, it has its own."""
         self._idm = settings.idm
         self._enrolments = Enrolments(settings.domain)
         self._keyring = keyring
         self._servers = servers
-        self._directories: dict[str, Directory] = {}
+        self._directories = directories or Directories(settings.idm)
 
     def close(self) -> None:
-        """Drop the connections."""
-        for directory in self._directories.values():
-            directory.close()
+        """Drop the connections; whoever shares them opens new ones."""
+        self._directories.close()
 
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
@@ -285,7 +293,8 @@ class Handler:
         except DirectoryError as error:
             if error.trouble is Trouble.MISSING:
                 return None
-            directory.close()
+            if error.code is not None:
+                directory.close()
             self._servers.suspect(url, since=began)
             return Unreachable(f"LDAP result {error.code}")
         except MarkerError as error:
@@ -298,7 +307,7 @@ class Handler:
         return self._on(url)
 
     def _on(self, url: str) -> Directory:
-        return self._directories.setdefault(url, Directory(url, self._idm))
+        return self._directories.on(url)
 
     def _judge(self, error: DirectoryError, directory: Directory, *, since: float) -> None:
         """Return when another round makes sense; raise otherwise."""
@@ -307,7 +316,8 @@ class Handler:
             return
         if trouble is Trouble.MISSING:
             raise EntryTroubleError(Reason.USER_MISSING, "the entry was deleted meanwhile")
-        directory.close()
+        if error.code is not None:  # without an answer it was given up already, and may be a new one by now
+            directory.close()
         if not self._servers.suspect(directory.url, since=since):
             if self._servers.current() is None:
                 # The server's words may name the entry; the probe's own words are in the log already.

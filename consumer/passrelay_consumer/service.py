@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import signal
@@ -12,6 +13,7 @@ from datetime import timedelta
 
 from passrelay_consumer.brake import Brake
 from passrelay_consumer.channel import EventChannel, WaitsForServers
+from passrelay_consumer.directories import Directories
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal
 from passrelay_consumer.ledger import Ledger
@@ -59,7 +61,7 @@ class Service:
         self._faults = Faults(log, self.stop)
         self._pool = Pool(
             make_handler,
-            settings.consumer.workers,
+            settings.consumer.threads,
             journal=Journal(keyring, log),
             horizon=timedelta(hours=settings.idm.horizon_hours),
             settles=settings.idm.settles,
@@ -145,10 +147,11 @@ def run(settings: ConsumerSettings) -> int:
     metrics.watch_keys(keyring)
     metrics.watch_certificates(settings.broker, settings.idm.ca_file)
     servers = Servers(settings.idm, log=log, on_probe=metrics.probed)
+    shared = itertools.cycle([Directories(settings.idm) for _ in range(settings.consumer.workers)])
     service = Service(
         settings,
         keyring=keyring,
-        make_handler=lambda: Handler(settings, keyring=keyring, servers=servers),
+        make_handler=lambda: Handler(settings, keyring=keyring, servers=servers, directories=next(shared)),
         servers=servers,
         metrics=metrics,
         log=log,

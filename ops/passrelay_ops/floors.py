@@ -12,7 +12,8 @@ from uuid import UUID
 import ldap3
 
 from passrelay_consumer.decide import Entry
-from passrelay_consumer.directory import MARKER_CLASS, Changes, Directory
+from passrelay_consumer.directory import MARKER_CLASS, Directory
+from passrelay_consumer.ldap_messages import Changes
 from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_ops.markers import Whose, explain

@@ -34,17 +34,29 @@ class MetricsSettings(Section):
     """ADDRESS:PORT of the metrics page; port 0 takes a free one and logs it; unset: no page."""
 
 
+_BESIDE_THE_WRITES = 3
+
+
 class ConsumerTableSettings(Section):
     """The consumer process."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 4
-    """Threads, each with one connection to IdM."""
+    """Connections to each IdM server in use. Several events share each, so that the next one is opened and looked up
+    while one is written."""
     prefetch: Annotated[int, Field(ge=1, le=2000)] | None = None
-    """Events held at once; default four per worker."""
+    """Events held at once; default: four for each in work."""
     brake: Annotated[int, Field(ge=2, le=10_000)] = 20
     """So many dead letters of one reason in a row, over different accounts, stop this consumer."""
 
     @property
     def held(self) -> int:
         """The effective prefetch."""
-        return self.prefetch or 4 * self.workers
+        return self.prefetch or 4 * self.threads
+
+    @property
+    def threads(self) -> int:
+        """Events in work at once: some are opened, looked up or recorded while one is written on each connection.
+
+        Not more: a server that takes long for a password has all of them to answer within [idm] timeout_seconds.
+        """
+        return self.workers + _BESIDE_THE_WRITES

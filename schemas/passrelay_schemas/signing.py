@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -46,6 +47,11 @@ def verify(envelope: Envelope, key: KeyDocument) -> None:
     check(key, producer=envelope.header.producer, signature=envelope.signature, message=envelope.signing_input)
 
 
+@lru_cache(maxsize=1024)
+def _public_key(public: bytes) -> ed25519.Ed25519PublicKey:
+    return ed25519.Ed25519PublicKey.from_public_bytes(public)
+
+
 def check(key: KeyDocument, *, producer: str, signature: bytes, message: bytes) -> None:
     """The message is signed with this key, and `producer`, whom it names, is the key's; errors as in `verify`."""
     if key.status is KeyStatus.REVOKED:
@@ -53,7 +59,6 @@ def check(key: KeyDocument, *, producer: str, signature: bytes, message: bytes) 
     if producer != key.producer:
         raise BadSignatureError("the header names another producer than the keyring does for this key")
     try:
-        public = ed25519.Ed25519PublicKey.from_public_bytes(key.public_bytes)
-        public.verify(signature, message)
+        _public_key(key.public_bytes).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise BadSignatureError(f"the signature does not fit signing key {key.key_id}") from None

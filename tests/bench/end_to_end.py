@@ -11,6 +11,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_ops.stream import last_offset, read
 from passrelay_schemas import filetime, record, topology
+from passrelay_schemas.process_settings import ConsumerTableSettings
 from passrelay_schemas.verdict import Verdict
 from tests.bench.bare_publisher import publish
 from tests.lab.enrolment import Sender, change
@@ -90,8 +91,9 @@ def _applied(connection: BlockingConnection, after: int) -> list[datetime]:
 def _rate(times: Sequence[datetime], expected: int, connections: int) -> float:
     """Writes per second, from when the first one began until the last one did.
 
-    By then all the others are done, but for at most one on each connection: those count as not done.
+    By then all the others are done, but for what is in work at once: that much counts as not done.
     """
     if len(times) != expected:
         raise LabError(f"{expected} events of the benchmark led to {len(times)} applied records")
-    return (len(times) - connections) / max(0.001, (times[-1] - times[0]).total_seconds())
+    in_work = ConsumerTableSettings(workers=connections).threads
+    return (len(times) - in_work) / max(0.001, (times[-1] - times[0]).total_seconds())

@@ -9,8 +9,8 @@ from typing import Any, cast
 from ldap3.operation.search import compile_filter, parse_filter
 
 from passrelay_consumer.decide import decide as decide_write
-from passrelay_consumer.directory import match_filter
 from passrelay_consumer.hook_part import with_password
+from passrelay_consumer.search_filter import match_filter
 from passrelay_producer.sources.hook_folder import RecordName
 from passrelay_schemas import event as events
 from passrelay_schemas.deny import denied

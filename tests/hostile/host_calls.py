@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
 from unittest import mock
 
@@ -13,6 +14,7 @@ from passrelay_consumer.directory import parse_generalized_time as parse_time
 from passrelay_consumer.lifetime import expires_at, password_life
 from passrelay_consumer.protection import out_of_use, protection
 from passrelay_consumer.settle import may_begin, unsettled
+from passrelay_consumer.shared_connection import SharedConnection
 from passrelay_producer import supplemental
 from passrelay_schemas import distinguished_name, key_encryption
 from passrelay_schemas.enrolment import order_key
@@ -27,6 +29,9 @@ from tests.hostile import samples
 from tests.hostile.attributes import parse_entry
 from tests.hostile.setting import DECODED, DOMAIN, IDM, IDM_ENTRY, NOW, PASSPHRASE, VALID_SETTINGS, file
 from tests.unit.builders import EVENT_ID, GUID
+
+MOST_SAID = 65536
+"""Bytes that a socket takes before anybody reads."""
 
 
 def marker(raw: bytes) -> None:
@@ -66,6 +71,23 @@ def idm_entry(raw: bytes) -> None:
     for stamp in attributes.get("modifyTimestamp", ())[:1]:
         if (moment := parse_time(stamp)) is not None:
             clock_offset(moment, before=NOW, after=NOW)
+
+
+def idm_answers(raw: bytes) -> None:
+    """All that a server says to one search, then it hangs up."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(raw[:MOST_SAID])
+        theirs.shutdown(socket.SHUT_WR)
+        directory = Directory("ldaps://idm1.example", IDM)
+        directory._connection = SharedConnection(ours, 10)
+        try:
+            entry = directory.read("uid=alice")
+        finally:
+            directory.close()
+    if entry is not None:
+        protection(entry, ("admins",))
+        out_of_use(entry.dn)
 
 
 def public_key(raw: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from passrelay_consumer.result_codes import DirectoryError
 from passrelay_producer import metadata, supplemental
 from passrelay_producer.sources.samba_account import UnreadableError
 from passrelay_schemas.errors import (
@@ -110,6 +111,13 @@ PARSERS = {
         ),
         Parser("idm_marker", samples.MARKERS, mutations.mutate_words, host_calls.marker, (MarkerError,)),
         Parser("idm_entry", samples.IDM_ENTRIES, mutations.mutate_lines, host_calls.idm_entry, (MarkerError,)),
+        Parser(
+            "idm_answers",
+            samples.IDM_ANSWERS,
+            mutations.mutate_bytes,
+            host_calls.idm_answers,
+            (DirectoryError, MarkerError),
+        ),
         Parser("public_key", samples.PUBLIC_KEYS, mutations.mutate_json, host_calls.public_key, (KeyFileError,)),
         Parser("private_key", samples.PRIVATE_KEYS, mutations.mutate_json, host_calls.private_key, (KeyFileError,)),
         Parser(

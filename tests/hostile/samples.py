@@ -16,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from passrelay_consumer import ldap_messages
+from passrelay_consumer.ldap_messages import sized
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
 from passrelay_producer.nt_hash import md4
 from passrelay_producer.supplemental import SAMBA_GPG
@@ -35,7 +37,7 @@ from passrelay_schemas.signing import Signer
 from passrelay_schemas.strict_json import b64url
 from passrelay_schemas.suites import MLKEM768_X25519, P256, SUITES
 from passrelay_schemas.verdict import Reason, Verdict
-from tests.hostile.attributes import entry_line
+from tests.hostile.attributes import entry_line, parse_entry
 from tests.hostile.wire import NOT_A_NUMBER, TOO_LATE, RawHeaders, encoded
 from tests.unit.builders import (
     CHANGED_AT,
@@ -438,3 +440,20 @@ PULSE = _ber(0x30, _ber(0x02, b"\1"), _ber(0x64, _ber(0x04), _ber(0x30, _ATTRIBU
     0x30, _ber(0x02, b"\1"), _ber(0x65, _ber(0x0A, b"\0"), _ber(0x04), _ber(0x04))
 )
 """A rootDSE's answer and its end (RFC 4511 4.5.2), in BER."""
+
+
+def _found(entry: bytes) -> bytes:
+    """What a search finds, as IdM says it."""
+    parsed = parse_entry(entry)
+    pairs = [
+        sized(0x30, sized(0x04, name.encode()) + sized(0x31, b"".join(sized(0x04, value) for value in values)))
+        for name, values in parsed["raw_attributes"].items()
+    ]
+    return sized(ldap_messages.Kind.ENTRY, sized(0x04, parsed["raw_dn"]) + sized(0x30, b"".join(pairs)))
+
+
+_REFERENCE = sized(ldap_messages.Kind.REFERENCE, sized(0x04, b"ldap://idm2.example/dc=idm,dc=test"))
+_DONE = sized(ldap_messages.Kind.DONE, _ber(0x0A, b"\0") + _ber(0x04) + _ber(0x04))
+_SAID = (*map(_found, IDM_ENTRIES), _REFERENCE)
+IDM_ANSWERS = tuple(ldap_messages.message(1, said) + ldap_messages.message(1, _DONE) for said in _SAID)
+"""All that IdM says to the first request on a connection."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ import ldap3
 import pytest
 
 from passrelay_consumer.decide import Entry
+from passrelay_consumer.directories import Directories
 from passrelay_consumer.directory import Directory as ConsumerDirectory
 from passrelay_consumer.directory import generalized_time
 from passrelay_consumer.handler import Handler
@@ -520,7 +524,7 @@ def test_of_two_consumers_with_one_event_only_the_one_that_wrote_says_applied(ri
     user, new = rig.user(), canary_password()
     raw, late = rig.envelope(user, new, 2), rig.make()
     late.handle(Delivery(rig.envelope(user, canary_password(), 1), Counters(), datetime.now(UTC)))
-    directory = late._directories[rig.directory.ldaps_url]
+    directory = late._directories.on(rig.directory.ldaps_url)
     modify = directory.modify
 
     def overtaken(dn: str, changes: Any) -> None:
@@ -532,6 +536,42 @@ def test_of_two_consumers_with_one_event_only_the_one_that_wrote_says_applied(ri
     outcome = late.handle(Delivery(raw, Counters(), datetime.now(UTC)))
     assert isinstance(outcome, Outcome)
     assert outcome.verdict is Verdict.DUPLICATE
+
+
+def test_workers_share_a_connection_whose_end_loses_nothing(rig: Rig) -> None:
+    idm = _settings(rig.directory, rig.enrolment)
+    servers, shared = Servers(idm.idm, log=Log("test")), Directories(idm.idm)
+    handlers = [Handler(idm, keyring=rig.keyring, servers=servers, directories=shared) for _ in range(6)]
+    users = [rig.user() for _ in handlers]
+    newest = {user: canary_password() for user in users}
+    work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for kvno in range(1, 9):
+        for user in users:
+            work.put(rig.envelope(user, newest[user] if kvno == 8 else canary_password(), kvno))
+
+    def work_on(handler: Handler) -> list[Verdict]:
+        verdicts = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                outcome = handler.handle(Delivery(work.get_nowait(), Counters(), datetime.now(UTC)))
+                assert isinstance(outcome, Outcome)
+                verdicts.append(outcome.verdict)
+                if len(verdicts) in (2, 4):
+                    # Cut while the others have requests on their way.
+                    connection = shared.on(rig.directory.ldaps_url)._connection
+                    if connection is not None:
+                        socket.socket.shutdown(connection._socket, socket.SHUT_RDWR)
+        return verdicts
+
+    with ThreadPoolExecutor(len(handlers)) as threads:
+        verdicts = [verdict for each in threads.map(work_on, handlers) for verdict in each]
+    shared.close()
+    servers.close()
+    assert len(verdicts) == 8 * len(users)
+    assert set(verdicts) <= {Verdict.APPLIED, Verdict.SUPERSEDED}
+    for user in users:
+        assert rig.directory.binds(user, newest[user])
+        assert rig.marker(user).kvno == 8
 
 
 # --- a server in trouble

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from passrelay_consumer.directory import Changes, ProbeResult
 from passrelay_consumer.directory import Directory as ConsumerDirectory
+from passrelay_consumer.directory import ProbeResult
+from passrelay_consumer.ldap_messages import Changes
 from passrelay_schemas.idm_settings import IdmSettings
 from passrelay_schemas.secret import Secret
 from tests.lab.certificates import CertificateAuthority

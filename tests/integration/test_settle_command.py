@@ -148,8 +148,11 @@ def test_an_entry_from_a_backup_gets_its_newest_password_back(site: Site, shared
     _put_back(shared_directory, restored, {name: backup[name] for name in backup})
     before = Marker.parse(shared_directory.read(restored)["passrelayMarker"][0])
     assert before.kvno == 1
-    document = site.settle()
-    assert counts(document) == {"events": 3, "behind": 1, "superseded": 1, "settled": 2, "waiting": 0}
+    first = counts(site.settle())
+    # The old write's copy may be looked at before the new one is written again: then the entry shows just that write.
+    ends = {"superseded": first.pop("superseded"), "settled": first.pop("settled")}
+    assert ends in ({"superseded": 1, "settled": 2}, {"superseded": 0, "settled": 3})
+    assert first == {"events": 3, "behind": 1, "waiting": 0}
     assert shared_directory.binds(restored, new)
     assert not shared_directory.binds(restored, old)
     assert shared_directory.read(untouched)["passrelayMarker"] == marker

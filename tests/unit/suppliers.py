@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import ldap3
 
-from passrelay_consumer.directory import Changes, Directory, generalized_time, parse_generalized_time
+from passrelay_consumer.directory import Directory, generalized_time, parse_generalized_time
+from passrelay_consumer.ldap_messages import Changes, Scope
 from passrelay_consumer.result_codes import DirectoryError
 from passrelay_schemas.idm_settings import IdmSettings
 
@@ -125,7 +125,7 @@ class MemoryDirectory(Directory):
         return True
 
     def _search(
-        self, base: str, search_filter: str, scope: Literal["BASE", "SUBTREE"], attributes: list[str], *, most: int
+        self, base: str, search_filter: bytes, scope: Scope, attributes: tuple[str, ...], *, most: int
     ) -> list[tuple[str, dict[str, list[bytes]]]]:
         self._before()
         found = {name: values for name, values in self._supplier.values.items() if name in attributes and values}

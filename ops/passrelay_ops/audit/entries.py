@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from passrelay_consumer.connection import call, close, connect_bound, server_words
 from passrelay_consumer.decide import Entry
 from passrelay_consumer.directory import Directory
+from passrelay_consumer.ldap_messages import Scope
 from passrelay_consumer.protection import out_of_use
 from passrelay_consumer.result_codes import DirectoryError
+from passrelay_consumer.search_filter import encoded
 from passrelay_ops.audit.account import AdAccount
 from passrelay_ops.audit.match import Matcher
 from passrelay_ops.audit.state import Sight
@@ -82,15 +85,21 @@ class Entries(Directory):
         """Everything below the search base that the filter hits (RFC 2696); a page is in memory at a time."""
         page: dict[str, Any] = {"attributes": attributes, "paged_size": _PAGE}
         base = self._domain.search_base or ""
-        while True:
-            connection = self._check(lambda opened: opened.search(base, search_filter, "SUBTREE", **page))
-            for item in connection.response or []:
-                if item["type"] == "searchResEntry":
-                    yield item["dn"], item["raw_attributes"]
-            controls = connection.result.get("controls") or {}
-            page["paged_cookie"] = controls.get(_PAGED, {}).get("value", {}).get("cookie")
-            if not page["paged_cookie"]:
-                return
+        connection = connect_bound(self.url, self._settings)
+        try:
+            while True:
+                call(connection, lambda: connection.search(base, search_filter, "SUBTREE", **page))
+                if connection.result["result"]:
+                    raise DirectoryError(int(connection.result["result"]), server_words(connection))
+                for item in connection.response or []:
+                    if item["type"] == "searchResEntry":
+                        yield item["dn"], item["raw_attributes"]
+                controls = connection.result.get("controls") or {}
+                page["paged_cookie"] = controls.get(_PAGED, {}).get("value", {}).get("cookie")
+                if not page["paged_cookie"]:
+                    return
+        finally:
+            close(connection)
 
     def _together(self, accounts: Sequence[Account]) -> list[Sight]:
         """Who is found for sure in one search is; who is not, is what the consumer's own search says."""
@@ -122,11 +131,10 @@ class Entries(Directory):
 
     def _hits(self, matcher: Matcher, accounts: Sequence[Account]) -> list[_Hit] | None:
         """Every entry that one of the users' filters hits, with whom it may belong to; None when there are too many."""
-        attributes = [*self._attributes, *matcher.attributes]
+        attributes = (*self._attributes, *matcher.attributes)
         most = _MOST_PER_USER * len(accounts)
-        found = self._search(
-            self._domain.search_base or "", matcher.search_filter(accounts), "SUBTREE", attributes, most=most
-        )
+        search_filter = encoded(matcher.search_filter(accounts))
+        found = self._search(self._domain.search_base or "", search_filter, Scope.SUBTREE, attributes, most=most)
         if len(found) >= most:
             return None
         owners = matcher.owners(accounts)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from passrelay_consumer.directory import match_filter
+from passrelay_consumer.search_filter import match_filter
 from passrelay_schemas.event import Account
 
 _EQUALITY = re.compile(r"\s*([A-Za-z][A-Za-z0-9;.-]*)\s*=\s*(\{sam\}|\{upn\}|\{guid\}|\{sid\})\s*")
