@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,8 @@ def connect(url: str, settings: Peer, tls: ldap3.Tls | None = None) -> ldap3.Con
             auto_referrals=False,
         )
         connection.open(read_server_info=False)
+        # Nagle would hold a second request back until the server has acknowledged the first (up to 40 ms).
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if secure or connection.start_tls(read_server_info=False):
             return connection
         why = f"{url} refused StartTLS"

@@ -296,17 +296,19 @@ class Directory:
         with self._opening:
             if self._failed is not None and self._tried != tried:
                 raise DirectoryError(self._failed.code, self._failed.text)
-            if self._connection is None or not self._connection.usable:
+            connection = self._connection  # close() of another thread may take it away at any time
+            if connection is None or not connection.usable:
                 try:
                     opened = connect_bound(self.url, self._settings)
-                    self._connection = SharedConnection(opened.socket, self._settings.timeout_seconds)
-                    self._failed = None
+                    connection = SharedConnection(opened.socket, self._settings.timeout_seconds)
+                    self._connection, self._failed = connection, None
                 except DirectoryError as error:
-                    self._failed = error
+                    # Not `error` itself: its traceback holds every caller's frame, the event and its password too.
+                    self._failed = DirectoryError(error.code, error.text)
                     raise
                 finally:
                     self._tried += 1
-            return self._connection
+            return connection
 
 
 def _marker(values: Sequence[bytes] | None) -> Marker | None:

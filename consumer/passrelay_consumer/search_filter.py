@@ -14,6 +14,7 @@ from passrelay_schemas.event import Account
 
 _PLACEHOLDER = re.compile(r"\{(?:sam|upn|guid|sid)\}")
 _IN_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
+_BLANKS = re.compile(r"^\s+|\s+$")
 _CONSTRUCTED = 0x20
 """The bit of a tag whose content is elements (X.690 8.1.2.5)."""
 
@@ -27,11 +28,17 @@ def _names(account: Account) -> dict[str, str]:
     }
 
 
+def _escaped(name: str) -> str:
+    # ldap3 takes blanks away from the ends of an assertion: another name's entry would be found.
+    text = escape_filter_chars(name)
+    return _BLANKS.sub(lambda found: "".join(f"\\{byte:02x}" for byte in found[0].encode()), text)
+
+
 def match_filter(template: str, account: Account) -> str:
     """The template with the account's names put in, escaped (RFC 4515 3)."""
     names = _names(account)
     # One pass: a name that itself contains "{upn}" must not be filled in again.
-    return _PLACEHOLDER.sub(lambda found: escape_filter_chars(names[found[0]]), template)
+    return _PLACEHOLDER.sub(lambda found: _escaped(names[found[0]]), template)
 
 
 def encoded(text: str) -> bytes:

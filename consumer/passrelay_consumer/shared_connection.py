@@ -32,6 +32,8 @@ from passrelay_consumer.result_codes import DirectoryError
 
 _PIECE_BYTES = 16384
 """A whole TLS record (RFC 8446 5.1): the rest of one would wait in OpenSSL, where poll does not see it."""
+_KEPT_BYTES = 128
+"""What Python takes for an answer beside its content: empty ones without end are too large too."""
 _LAST = frozenset({Kind.DONE, Kind.MODIFIED})
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _Mail = list[Answer] | str
@@ -179,21 +181,22 @@ class SharedConnection:
             raise ConnectionError(f"given up by the server: {result(answer).words}")
         with self._lock:
             call = self._calls.get(answer.number)
-            if call is not None and answer.kind in _LAST:
-                del self._calls[answer.number]
         if call is None:
             raise UndecodableError("an answer to nothing that was asked")
-        call.size += len(answer.content)
+        call.size += len(answer.content) + _KEPT_BYTES
         if call.size > MOST_BYTES:
             raise UndecodableError(f"an answer of more than {MOST_BYTES} bytes")
         call.answers.append(answer)
         if answer.kind in _LAST:
+            with self._lock:
+                self._calls.pop(answer.number, None)
             call.mail.put(call.answers)
 
     def _wait(self, events: int, deadline: float) -> None:
         poll = select.poll()
         poll.register(self._socket, events)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):  # nor is a server that never ends waited for any longer
             raise self._late()
 
     def _late(self) -> TimeoutError:

@@ -74,6 +74,7 @@ def test_a_filled_template_is_the_filter_that_the_text_is(template: str) -> None
         account("*)(uid=*", "(\\2a)"),
         account("{upn}", "{sam}{guid}"),
         account("zoë\U0001f600 x" * 20),
+        account("\u00a0alice ", "\u2028"),
     ):
         tree = parse_filter(match_filter(template, who), None, **HOW, validator=None, check_names=False)
         assert filled.fill(who) == bytes(encode(compile_filter(tree.elements[0])))

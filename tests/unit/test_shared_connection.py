@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from passrelay_consumer import ldap_messages, shared_connection
-from passrelay_consumer.ldap_messages import UNBIND, Answer, Kind, message
+from passrelay_consumer.ldap_messages import UNBIND, Answer, Kind, message, sized
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.shared_connection import SharedConnection
 from tests.unit.ldap_script import PATIENCE_SECONDS, Script, done, found, notice, reference, script
@@ -135,6 +135,25 @@ def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         ((number, future),) = asked(made, 1).items()
         made.say(number, *[found("uid=somebody", cn=b"x" * 100)] * 10)
         assert "more than 1000 bytes" in str(lost(future))
+
+
+def test_empty_entries_without_end_are_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_connection, "MOST_BYTES", 10_000)
+    with script() as made:
+        ((number, future),) = asked(made, 1).items()
+        made.say(number, *[sized(Kind.ENTRY, b"")] * 1000)
+        assert "more than 10000 bytes" in str(lost(future))
+
+
+def test_an_answer_that_is_too_large_with_its_result_is_told_to_who_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_connection, "MOST_BYTES", 1000)
+    with script() as made:
+        (_, reads), (number, waits) = asked(made, 2).items()
+        made.say(number, found("uid=somebody", cn=b"x" * 700), done(words="y" * 120))
+        assert "more than 1000 bytes" in str(lost(waits))
+        assert str(lost(reads)) == str(lost(waits))
 
 
 def test_a_connection_that_is_closed_answers_what_is_on_its_way_and_then_unbinds() -> None:

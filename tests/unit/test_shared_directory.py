@@ -82,6 +82,18 @@ def test_those_who_wait_for_a_connection_share_the_failure_of_one_try(monkeypatc
     assert calls == [URL, URL], "who comes later tries again"
 
 
+def test_a_failure_that_is_kept_keeps_nothing_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise DirectoryError(None, "no route")
+
+    monkeypatch.setattr(directory_module, "connect_bound", refused)
+    directory = Directory(URL, IDM)
+    with pytest.raises(DirectoryError, match="no route"):
+        directory.modify("uid=alice", {"userPassword": [("MODIFY_REPLACE", [b"canary"])]})
+    assert directory._failed is not None
+    assert directory._failed.__traceback__ is directory._failed.__context__ is None
+
+
 def test_those_who_wait_for_a_connection_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     directory = Directory(URL, IDM)
