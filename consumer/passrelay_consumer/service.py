@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import queue
 import signal
@@ -13,7 +12,7 @@ from datetime import timedelta
 
 from passrelay_consumer.brake import Brake
 from passrelay_consumer.channel import EventChannel, WaitsForServers
-from passrelay_consumer.directories import Directories
+from passrelay_consumer.directories import SharedDirectories
 from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal
 from passrelay_consumer.ledger import Ledger
@@ -147,11 +146,11 @@ def run(settings: ConsumerSettings) -> int:
     metrics.watch_keys(keyring)
     metrics.watch_certificates(settings.broker, settings.idm.ca_file)
     servers = Servers(settings.idm, log=log, on_probe=metrics.probed)
-    shared = itertools.cycle([Directories(settings.idm) for _ in range(settings.consumer.workers)])
+    shared = SharedDirectories(settings.idm, settings.consumer.workers)
     service = Service(
         settings,
         keyring=keyring,
-        make_handler=lambda: Handler(settings, keyring=keyring, servers=servers, directories=next(shared)),
+        make_handler=lambda: Handler(settings, keyring=keyring, servers=servers, directories=shared.of_this_thread()),
         servers=servers,
         metrics=metrics,
         log=log,

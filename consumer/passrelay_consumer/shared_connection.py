@@ -16,7 +16,6 @@ import time
 from dataclasses import dataclass, field
 
 from passrelay_consumer.ldap_messages import (
-    MOST_BYTES,
     MOST_ID,
     UNBIND,
     UNSOLICITED,
@@ -32,6 +31,8 @@ from passrelay_consumer.result_codes import DirectoryError
 
 _PIECE_BYTES = 16384
 """A whole TLS record (RFC 8446 5.1): the rest of one would wait in OpenSSL, where poll does not see it."""
+_MOST_ANSWER_BYTES = 64 * 2**20
+"""Of all messages that answer one request: audit asks for fifty users at once, and all their memberships come along."""
 _KEPT_BYTES = 128
 """What Python takes for an answer beside its content: empty ones without end are too large too."""
 _LAST = frozenset({Kind.DONE, Kind.MODIFIED})
@@ -184,8 +185,8 @@ class SharedConnection:
         if call is None:
             raise UndecodableError("an answer to nothing that was asked")
         call.size += len(answer.content) + _KEPT_BYTES
-        if call.size > MOST_BYTES:
-            raise UndecodableError(f"an answer of more than {MOST_BYTES} bytes")
+        if call.size > _MOST_ANSWER_BYTES:
+            raise UndecodableError(f"an answer of more than {_MOST_ANSWER_BYTES} bytes")
         call.answers.append(answer)
         if answer.kind in _LAST:
             with self._lock:
@@ -195,8 +196,7 @@ class SharedConnection:
     def _wait(self, events: int, deadline: float) -> None:
         poll = select.poll()
         poll.register(self._socket, events)
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):  # nor is a server that never ends waited for any longer
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise self._late()
 
     def _late(self) -> TimeoutError:

@@ -249,6 +249,7 @@ class Consumer:
     def __init__(self, settings: ConsumerSettings, work: Work, server: Server) -> None:
         self.work = work
         self.server = server
+        self.threads = settings.consumer.threads
         self.metrics = ConsumerMetrics()
         self.lines: list[Any] = []
         self.code: int | None = None
@@ -472,30 +473,30 @@ def test_a_record_whose_confirm_never_arrives_acks_nothing(desk: Desk, start: St
 
 def test_what_a_worker_decides_for_a_lost_channel_is_dropped(desk: Desk, start: Start, proxy: Proxy) -> None:
     begun, go = threading.Event(), threading.Event()
-    both = threading.Barrier(2, timeout=90)
 
     def handle(delivery: Delivery) -> Outcome:
         if delivery.body != first:
-            both.wait()
+            everybody.wait()
         elif not delivery.counters.deliveries:
             begun.set()
             assert go.wait(90)
             return outcome(delivery, Verdict.DEAD, Reason.POLICY)
         return outcome(delivery)
 
-    consumer = start(handle, proxy=proxy, workers=2)
+    consumer = start(handle, proxy=proxy, workers=1)
+    everybody = threading.Barrier(consumer.threads, timeout=90)
     (first,) = desk.publish()
     assert begun.wait(90)
     proxy.cut()
     (record,) = desk.records(topology.JOURNAL, 1)
     assert record.verdict is Verdict.APPLIED
     go.set()
-    desk.publish(2)  # needs both workers, so the late one has handed its outcome over
-    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 3, "settled")
+    desk.publish(consumer.threads)  # needs all workers, so the late one has handed its outcome over
+    consumer.wait_for(lambda: consumer.events(Verdict.APPLIED) == 1 + consumer.threads, "settled")
     assert consumer.stop() == 0
     assert consumer.events(Verdict.DEAD, Reason.POLICY) == 0
     assert len(consumer.logged("broker_connected")) == 2
-    desk.wait_for_depth(topology.JOURNAL, 3)
+    desk.wait_for_depth(topology.JOURNAL, 1 + consumer.threads)
     assert (desk.depths()[topology.DEAD], desk.depths()[topology.EVENTS]) == (0, 0)
 
 
@@ -690,15 +691,15 @@ def test_a_suspect_is_processed_alone(desk: Desk, start: Start) -> None:
 
 
 def test_a_handler_that_raises_costs_one_event_a_tier_and_tells_no_secret(desk: Desk, start: Start) -> None:
-    (sent,) = desk.publish()
-
     def handle(delivery: Delivery) -> Outcome:
         if not delivery.counters.attempt:
             secret = canary_password()
             raise LookupError(secret)
         return outcome(delivery)
 
-    consumer = start(handle, workers=1)
+    consumer = start(handle)
+    consumer.wait_for(lambda: consumer.work.made == consumer.threads, "every worker has its handler")
+    (sent,) = desk.publish()
     tried, record = desk.records(topology.JOURNAL, 2)
     assert (tried.verdict, tried.reason, tried.envelope) == (Verdict.RETRY, Reason.REFUSED, None)
     assert (record.verdict, record.envelope_bytes) == (Verdict.APPLIED, sent)
@@ -713,9 +714,9 @@ def test_a_handler_that_raises_costs_one_event_a_tier_and_tells_no_secret(desk: 
     assert (line["error"], line["event_id"]) == ("LookupError", str(record.event_id))
     assert line["at"].rpartition(":")[0].endswith("test_channel")
     assert CANARY not in json.dumps(consumer.lines, default=str)
-    assert consumer.work.made == 2, "the worker goes on with a fresh handler"
+    assert consumer.work.made == consumer.threads + 1, "the worker goes on with a fresh handler"
     assert consumer.stop() == 0
-    assert consumer.work.closed == 2
+    assert consumer.work.closed == consumer.threads + 1
 
 
 def test_an_unexpected_exception_in_a_callback_ends_the_process_and_loses_nothing(
@@ -865,16 +866,17 @@ def test_a_clean_stop_settles_what_is_in_hand_and_gives_back_the_rest(desk: Desk
 
     desk.publish(30)
     consumer = start(handle)
-    for _ in range(4):
+    in_hand = consumer.threads
+    for _ in range(in_hand):
         assert begun.acquire(timeout=90)
     consumer.ask_to_stop()
-    desk.wait_for_depth(topology.EVENTS, 26)
+    desk.wait_for_depth(topology.EVENTS, 30 - in_hand)
     go.set()
     assert consumer.wait() == 0
-    assert len(consumer.work.seen) == 4
-    assert (consumer.events(Verdict.APPLIED), consumer.work.closed) == (4, 4)
-    desk.wait_for_depth(topology.JOURNAL, 4)
-    assert desk.depths()[topology.EVENTS] == 26
+    assert len(consumer.work.seen) == in_hand
+    assert (consumer.events(Verdict.APPLIED), consumer.work.closed) == (in_hand, in_hand)
+    desk.wait_for_depth(topology.JOURNAL, in_hand)
+    assert desk.depths()[topology.EVENTS] == 30 - in_hand
 
 
 def test_a_damaged_keyring_is_reported_once_and_the_keys_read_before_count(

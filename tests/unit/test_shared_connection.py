@@ -130,7 +130,7 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
 
 
 def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_connection, "MOST_BYTES", 1000)
+    monkeypatch.setattr(shared_connection, "_MOST_ANSWER_BYTES", 1000)
     with script() as made:
         ((number, future),) = asked(made, 1).items()
         made.say(number, *[found("uid=somebody", cn=b"x" * 100)] * 10)
@@ -138,7 +138,7 @@ def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_entries_without_end_are_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_connection, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(shared_connection, "_MOST_ANSWER_BYTES", 10_000)
     with script() as made:
         ((number, future),) = asked(made, 1).items()
         made.say(number, *[sized(Kind.ENTRY, b"")] * 1000)
@@ -148,7 +148,7 @@ def test_empty_entries_without_end_are_given_up_too(monkeypatch: pytest.MonkeyPa
 def test_an_answer_that_is_too_large_with_its_result_is_told_to_who_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_connection, "MOST_BYTES", 1000)
+    monkeypatch.setattr(shared_connection, "_MOST_ANSWER_BYTES", 1000)
     with script() as made:
         (_, reads), (number, waits) = asked(made, 2).items()
         made.say(number, found("uid=somebody", cn=b"x" * 700), done(words="y" * 120))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from passrelay_consumer import directory as directory_module
-from passrelay_consumer.directories import Directories
+from passrelay_consumer.directories import Directories, SharedDirectories
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.ldap_messages import Kind, sized
 from passrelay_consumer.result_codes import DirectoryError, Trouble
@@ -91,7 +92,8 @@ def test_a_failure_that_is_kept_keeps_nothing_of_the_call(monkeypatch: pytest.Mo
     with pytest.raises(DirectoryError, match="no route"):
         directory.modify("uid=alice", {"userPassword": [("MODIFY_REPLACE", [b"canary"])]})
     assert directory._failed is not None
-    assert directory._failed.__traceback__ is directory._failed.__context__ is None
+    assert directory._failed.__traceback__ is None
+    assert directory._failed.__context__ is None
 
 
 def test_those_who_wait_for_a_connection_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +158,17 @@ def test_each_server_has_a_directory_and_closing_leaves_what_is_on_its_way() -> 
         assert result.result(PATIENCE_SECONDS) is None
         assert isinstance(made.connection, SharedConnection)
         assert not made.connection.usable
+
+
+def test_connections_are_dealt_out_evenly_and_each_thread_keeps_its_share() -> None:
+    shared = SharedDirectories(IDM, connections=2)
+    together = threading.Barrier(THREADS)
+
+    def work() -> list[Directories]:
+        together.wait(PATIENCE_SECONDS)  # a thread of its own for each
+        return [shared.of_this_thread(), shared.of_this_thread()]  # after an unexpected exception it asks again
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        shares = [future.result() for future in [threads.submit(work) for _ in range(THREADS)]]
+    assert all(first is again for first, again in shares)
+    assert sorted(Counter(id(first) for first, _ in shares).values()) == [2, 2]
