@@ -8,11 +8,11 @@ that may not do what it tries.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -163,11 +163,11 @@ class Publisher:
         self._drained_at = -_DRAINED_SECONDS
         self._tracker: ConfirmTracker[Place] = ConfirmTracker()
         self._turns = TurnMaker(spool, identity)
-        self._desk = ThreadPoolExecutor(1, thread_name_prefix="sign")
+        self._desk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # turns to make; None: the end
         self._asked = 0  # how many turns
         self._making: int | None = None  # the number of the one that is not made yet
         self._look = False  # there may be events that were not read
-        self._signed_at = 0.0  # when the youngest of those that are ready was signed, time.monotonic
+        self._aside = False  # some were set aside since the last rewind, and the end was not seen yet
         self._ready: deque[SignedEvent] = deque()  # signed, not published
         self._safe: list[Place] = []  # confirmed, not marked
         self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
@@ -182,8 +182,18 @@ class Publisher:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        with self._desk:
+        # A daemon: the interpreter waits for an executor's threads at its end, however long a disk takes to answer one.
+        desk = threading.Thread(target=self._sign, name="sign", daemon=True)
+        desk.start()
+        try:
             self._session.run()
+        finally:
+            self._desk.put(None)
+            desk.join()
+
+    def _sign(self) -> None:
+        while (make := self._desk.get()) is not None:
+            make()
 
     def stop(self) -> None:
         """From any thread. What is in flight stays queued and is published again at the next start."""
@@ -282,7 +292,8 @@ class Publisher:
             self._session.call_later(_TICK_SECONDS, self._guard(self._tick))
             self._mark()
             self._let_go()
-            self._rewind()
+            if not self._aside:  # or what lies behind many that have no key would never be reached
+                self._rewind()
             self._work()
 
     # -- the work ---------------------------------------------------------------------------------------------------
@@ -302,18 +313,18 @@ class Publisher:
         while self._ready and len(self._tracker) < window and len(self._safe) < 2 * _MARK_ROWS:
             self._publish(channel, self._ready.popleft())
         if self._look and self._making is None and len(self._ready) < window:
-            self._ask_for_turn(min(window, _TURN_EVENTS))
+            self._ask_for_turn()
 
-    def _ask_for_turn(self, most: int) -> None:
+    def _ask_for_turn(self) -> None:
         self._look = False
         self._asked += 1
         self._making = self._asked
         make = self._guard(self._make_turn)
-        self._desk.submit(make, self._asked, self._rewinds, self._after, frozenset(self._held), most)
+        self._desk.put(partial(make, self._asked, self._rewinds, self._after, frozenset(self._held)))
 
-    def _make_turn(self, number: int, rewinds: int, after: int, held: Collection[int], most: int) -> None:
+    def _make_turn(self, number: int, rewinds: int, after: int, held: Collection[int]) -> None:
         """On the desk's thread."""
-        turn = self._turns.make(after, held, most)
+        turn = self._turns.make(after, held, _TURN_EVENTS)
         self._session.call(self._guard(partial(self._made, number, rewinds, turn)))
 
     def _made(self, number: int, rewinds: int, turn: Turn) -> None:
@@ -327,8 +338,8 @@ class Publisher:
             return  # all of it is read again then
         if rewinds == self._rewinds:
             self._after = turn.after
+            self._aside = turn.more and (self._aside or any(turn.steps.values()))
         self._look = self._look or turn.more
-        self._signed_at = time.monotonic()
         self._ready.extend(turn.events)
         self._held.update(signed.place.seq for signed in turn.events)
         self._work()
@@ -342,13 +353,16 @@ class Publisher:
         """Look at the whole queue again: events that failed, were set aside or queued again have low numbers."""
         self._after = 0
         self._rewinds += 1
+        self._aside = False
         self._look = True
 
     def _let_go(self) -> None:
-        """What was signed a while ago and could not be published is read again and signed anew."""
-        if time.monotonic() - self._signed_at > _TICK_SECONDS:
+        """What was signed a while ago and could not be published is read again and signed anew, in its order."""
+        if self._ready and time.monotonic() - self._ready[0].signed_at > _TICK_SECONDS:
             self._held.difference_update(signed.place.seq for signed in self._ready)
             self._ready.clear()
+            self._making = None  # the turn that is being made comes after these
+            self._rewind()
 
     def _mark(self) -> None:
         if not self._safe:

@@ -152,6 +152,10 @@ def _bring_over(connection: sqlite3.Connection, path: Path) -> str | None:
             if spool_schema.form(connection) == FORMER:  # not yet brought over by another process meanwhile
                 spool_schema.bring_over(connection)
     except SafetyError:
+        with writing(connection):  # waits for another process of this version that is just bringing it over
+            form = spool_schema.form(connection)
+        if form == SCHEMA:
+            return form
         raise SafetyError(
             f"spool {path}: of version {FORMER}, and a producer of the version before runs on it: stop that one first"
         ) from None

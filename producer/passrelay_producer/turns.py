@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +23,8 @@ class SignedEvent(NamedTuple):
     event_id: str
     producer: str
     body: bytes
+    signed_at: float
+    """time.monotonic"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TurnMaker:
         return self._signed(after, events, more=len(found) == most)
 
     def _signed(self, after: int, events: Sequence[QueuedEvent], *, more: bool) -> Turn:
-        signed_at = utc_now()
+        signed_at, moment = utc_now(), time.monotonic()
         signed: list[SignedEvent] = []
         steps: dict[str, KeyFileError | UnavailableError | None] = {READ: None}
         for producer, group in itertools.groupby(events, self._producer):
@@ -73,7 +76,7 @@ class TurnMaker:
                 continue
             steps[step] = None
             signed += [
-                SignedEvent(queued.place, queued.event_id, producer, sign(queued.event, signed_at=signed_at))
+                SignedEvent(queued.place, queued.event_id, producer, sign(queued.event, signed_at=signed_at), moment)
                 for queued in group
             ]
         return Turn(after, more, signed, steps)

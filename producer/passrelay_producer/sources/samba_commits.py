@@ -21,6 +21,8 @@ from typing import Self
 
 _IN_MODIFY, _IN_ATTRIB = 0x2, 0x4
 _READ_BYTES = 65536
+_APART_SECONDS = 0.01
+"""They wake no more often than this: logons are commits too, of which a controller may make hundreds a second."""
 _STOP_SECONDS = 0.5
 """How soon `stop` is seen while nothing is committed."""
 
@@ -36,6 +38,7 @@ class Commits:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._events = -1
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         if sys.platform != "linux":
@@ -63,6 +66,8 @@ class Commits:
         until = time.monotonic() + seconds
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             if select.select([self._events], [], [], min(left, _STOP_SECONDS))[0]:
+                stop.wait(max(0.0, min(until, self._due) - time.monotonic()))
+                self._due = time.monotonic() + _APART_SECONDS
                 with suppress(BlockingIOError):
                     os.read(self._events, _READ_BYTES)
                 return

@@ -47,6 +47,7 @@ from passrelay_schemas.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 300
 """A first DirSync lists every user at once (measured: 2,000 in 0.2 s) and answers nothing before."""
+_CONNECT_SECONDS = 10
 CROWDED_SECONDS = 0.025
 """highestCommittedUSN takes 1 to 3 ms of an LDAP process that has nothing else to do (measured)."""
 _USERS = "(&(objectClass=user)(!(objectClass=computer)))"
@@ -132,11 +133,15 @@ class SambaDirectory:
         that changes one password after the other every question waits for a whole change. The old connection must
         stand until there is the new one, so that nobody can have restored the controller in between.
         """
-        old = self._connection
+        old, new = self._connection, _connection(self._path)
+        try:
+            new.open(read_server_info=False)  # no `with`, see `_open`
+        except (LDAPException, OSError):  # nobody has room: the old one still serves
+            _close(new)
+            return
+        self._connection = new
         try:
             with self._explained("open"):
-                self._connection = _connection(self._path)
-                self._open()
                 _check_open(old.socket)
         finally:
             _close(old)
@@ -295,7 +300,8 @@ class SambaDirectory:
 
 
 def _connection(path: Path) -> ldap3.Connection:
-    server = ldap3.Server(f"ldapi://{quote(str(path), safe='')}", get_info=ldap3.NONE)
+    # Without a limit a connect to a socket whose backlog is full waits for ever, and `stop` is not seen.
+    server = ldap3.Server(f"ldapi://{quote(str(path), safe='')}", get_info=ldap3.NONE, connect_timeout=_CONNECT_SECONDS)
     return ldap3.Connection(server, receive_timeout=_TIMEOUT_SECONDS, raise_exceptions=True)
 
 
@@ -310,10 +316,10 @@ def _check_open(stream: socket.socket) -> None:
     """ConnectionError when the other end has closed it."""
     stream.settimeout(0)
     try:
-        if not stream.recv(1, socket.MSG_PEEK):
-            raise ConnectionError("closed by the server")
+        stream.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return
+    raise ConnectionError("closed by the server")  # or a notice that it will be: nothing else was asked
 
 
 def _guid(entry: Mapping[str, Any]) -> UUID:

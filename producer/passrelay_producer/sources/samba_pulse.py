@@ -69,9 +69,14 @@ class Pulse:
 
     def move(self) -> None:
         """Go on over another connection, as `SambaDirectory.move`."""
+        new = _socket()
+        try:
+            new.connect(str(self._path))
+        except OSError:  # nobody has room: the old one still serves
+            new.close()
+            return
         self._socket.close()
-        self._socket = _socket()
-        self.__enter__()
+        self._socket = new
 
     def moved(self) -> bool:
         """True when highestCommittedUSN differs from the last time, and the first time."""
