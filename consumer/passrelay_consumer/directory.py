@@ -17,7 +17,7 @@ from passrelay_consumer.ldap_messages import EVERY_ENTRY, Answer, Changes, Kind,
 from passrelay_consumer.protection import out_of_use
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.search_filter import filter_template
-from passrelay_consumer.shared_connection import SharedConnection
+from passrelay_consumer.shared_connection import NotSentError, SharedConnection
 from passrelay_schemas.distinguished_name import folded
 from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.errors import MarkerError
@@ -278,7 +278,11 @@ class Directory:
             raise DirectoryError(None, brief(error)) from None
 
     def _ask(self, operation: bytes, also_good: frozenset[int] = frozenset()) -> list[Answer]:
-        answers = self._open().ask(operation)
+        try:
+            answers = self._open().ask(operation)
+        except NotSentError:
+            # Another thread left the connection just now: this is no lost answer, of which one would have to be afraid.
+            answers = self._open().ask(operation)
         try:
             found = ldap_messages.result(answers[-1])
         except UndecodableError as error:

@@ -50,6 +50,10 @@ class _Call:
     size: int = 0
 
 
+class NotSentError(DirectoryError):
+    """The connection was over already: nothing of the request was sent."""
+
+
 class SharedConnection:
     """Safe for any number of threads. It never comes back: what fails below LDAP ends it for all who wait."""
 
@@ -108,7 +112,7 @@ class SharedConnection:
     def _begin(self) -> tuple[int, _Call]:
         with self._lock:
             if self._over is not None:
-                raise DirectoryError(None, self._over)
+                raise NotSentError(None, self._over)
             self._last_id = self._last_id % MOST_ID + 1
             self._users += 1
             call = self._calls[self._last_id] = _Call()

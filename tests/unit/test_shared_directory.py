@@ -112,6 +112,21 @@ def test_those_who_wait_for_a_connection_share_it(monkeypatch: pytest.MonkeyPatc
         directory.close()
 
 
+def test_what_was_not_sent_for_another_thread_left_the_connection_is_sent_on_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with script() as left, script() as new, ThreadPoolExecutor(1) as threads:
+        directory = Directory(URL, IDM)
+        connections = [left.connection, new.connection]
+        monkeypatch.setattr(directory, "_open", lambda: connections.pop(0))
+        left.connection.close()
+        result = threads.submit(directory.read, "uid=alice")
+        new.say(new.request().number, found("uid=alice"), done())
+        entry = result.result(PATIENCE_SECONDS)
+        assert entry is not None
+        assert entry.dn == "uid=alice"
+
+
 def ask(made: Script, *said: bytes) -> Any:
     """What a directory makes of these answers to one read."""
     directory = Directory(URL, IDM)
