@@ -167,7 +167,7 @@ class Publisher:
         self._asked = 0  # how many turns
         self._making: int | None = None  # the number of the one that is not made yet
         self._look = False  # there may be events that were not read
-        self._aside = False  # some were set aside since the last rewind, and the end was not seen yet
+        self._aside = False  # some were set aside, and the end was not seen since
         self._ready: deque[SignedEvent] = deque()  # signed, not published
         self._safe: list[Place] = []  # confirmed, not marked
         self._held: set[int] = set()  # all of the above and what is in flight: not to be read again
@@ -338,7 +338,8 @@ class Publisher:
             return  # all of it is read again then
         if rewinds == self._rewinds:
             self._after = turn.after
-            self._aside = turn.more and (self._aside or any(turn.steps.values()))
+        # Also after a turn that is read again: where each takes longer than a tick, every one would be.
+        self._aside = turn.more and (self._aside or any(turn.steps.values()))
         self._look = self._look or turn.more
         self._ready.extend(turn.events)
         self._held.update(signed.place.seq for signed in turn.events)

@@ -26,9 +26,9 @@ KEY = "A" * 24
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def sealed(*parts: bytes, key: str = KEY) -> SealedEvent:
+def sealed(*parts: bytes, key: str = KEY, producer: str = "dc1") -> SealedEvent:
     header = ProtectedHeader(
-        suite="X", recipient_key_id=key, producer="dc1", domain="lab.example", event_id=new_event_id()
+        suite="X", recipient_key_id=key, producer=producer, domain="lab.example", event_id=new_event_id()
     )
     return SealedEvent(header.encode(), parts or (os.urandom(3200),))
 
