@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from passrelay_consumer.ldap_messages import decode, message
 from passrelay_producer.sources import samba
 from passrelay_producer.sources.samba import _Watch
 from passrelay_producer.sources.samba_directory import SambaDirectory
+from passrelay_producer.sources.samba_pulse import Pulse
 from passrelay_producer.supplemental import OpenPgpKeyFile
 from passrelay_schemas.errors import UnavailableError
+from tests.lab.process import wait_for
+from tests.unit.ldap_script import done, found, notice
 
 
 class Listener:
@@ -22,6 +29,7 @@ class Listener:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.accepted: list[socket.socket] = []
+        self._waiting: list[socket.socket] = []
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
         self._listening.listen()
@@ -32,8 +40,16 @@ class Listener:
         self.accepted.append(taken)
         return taken
 
+    def fill(self) -> None:
+        """Others wait to be accepted, as many as have room."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._waiting.append(socket.socket(socket.AF_UNIX))
+                self._waiting[-1].settimeout(0)
+                self._waiting[-1].connect(str(self.path))
+
     def close(self) -> None:
-        for one in (*self.accepted, self._listening):
+        for one in (*self.accepted, *self._waiting, self._listening):
             one.close()
 
 
@@ -72,6 +88,49 @@ def test_a_controller_that_was_stopped_in_between_has_to_be_looked_at_anew(
     listener.accepted[0].close()
     with pytest.raises(UnavailableError, match="closed by the server"):
         directory.move()
+
+
+def test_a_notice_on_the_old_connection_is_its_end(listener: Listener, directory: SambaDirectory) -> None:
+    listener.accepted[0].sendall(notice("the controller stops"))
+    with pytest.raises(UnavailableError, match="closed by the server"):
+        directory.move()
+
+
+def test_without_room_for_another_connection_the_old_one_serves(listener: Listener, directory: SambaDirectory) -> None:
+    listener.fill()
+    directory.crowded = True
+    moving = threading.Thread(target=directory.move, daemon=True)
+    moving.start()
+    wait_for(lambda: not moving.is_alive(), what="the move was given up")
+    assert directory.crowded  # so it is tried again
+    (old,) = listener.accepted
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(directory.highest_usn)
+        number = decode(old.recv(4096)).number
+        old.sendall(message(number, found("", highestCommittedUSN=b"7")) + message(number, done()))
+        assert asked.result() == 7
+
+
+@pytest.fixture
+def pulse(listener: Listener) -> Iterator[Pulse]:
+    with Pulse(listener.path) as opened:
+        listener.accept()
+        yield opened
+
+
+def test_the_pulse_goes_on_over_another_connection(listener: Listener, pulse: Pulse) -> None:
+    pulse.move()
+    (old, new) = listener.accepted[0], listener.accept()
+    assert old.recv(1) == b""
+    new.sendall(message(1, done()))
+    assert pulse.moved()
+
+
+def test_without_room_for_another_connection_the_pulse_keeps_its_old_one(listener: Listener, pulse: Pulse) -> None:
+    listener.fill()
+    pulse.move()
+    listener.accepted[0].sendall(message(1, done()))
+    assert pulse.moved()
 
 
 class Connection:
