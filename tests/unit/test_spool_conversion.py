@@ -6,8 +6,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +17,7 @@ from uuid import UUID
 import pytest
 import structlog
 
-from passrelay_producer import spool_schema
+from passrelay_producer import spool_file, spool_schema
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
 from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_producer.spool_lock import alone
@@ -166,6 +168,35 @@ def test_under_a_running_producer_nothing_is_changed(path: Path) -> None:
     with alone(path.parent), pytest.raises(SafetyError, match=r"spool/1, and a producer of the version before runs"):
         Spool(SpoolSettings(path=path))
     assert holds(path) == before
+
+
+def test_who_opens_it_while_another_one_brings_it_over_waits_and_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former(path, [(sealed(), 1, None)])
+    real, converted, refused = spool_schema.bring_over, threading.Event(), threading.Event()
+
+    def bring_over(connection: sqlite3.Connection) -> None:
+        real(connection)
+        converted.set()
+        assert refused.wait(60)
+
+    @contextmanager
+    def lock(directory: Path) -> Iterator[None]:
+        try:
+            with alone(directory):
+                yield
+        except SafetyError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(spool_schema, "bring_over", bring_over)
+    monkeypatch.setattr(spool_file, "alone", lock)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(Spool, SpoolSettings(path=path))
+        assert converted.wait(60)
+        with Spool(SpoolSettings(path=path)) as second, first.result(60):
+            assert second.queued_count() == 1
 
 
 def test_a_conversion_that_is_cut_off_leaves_the_file_as_it_was(path: Path) -> None:
