@@ -30,7 +30,8 @@ from tests.lab.tiers import short_tiers
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.ipa]
 
-USERS = 16
+USERS = 48
+"""More than consumers can have in work while a server is taken off the list, so that the bound says something."""
 PAUSE_SECONDS = 0.1
 """Between changes: what two servers with IPA's plugin on a small machine can take for a while."""
 WORKERS = 2
