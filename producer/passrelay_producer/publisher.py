@@ -1,9 +1,8 @@
-"""The publisher: spooled events, signed now, to the events exchange; the only module here that touches channels.
+"""The publisher: spooled events, signed now, to the events exchange; nothing else here touches their channel.
 
 An event leaves the queue of the spool only when the broker has confirmed it. A returned or refused event, and
 everything that was open on a closed channel, is still there and is tried again. Turns of events are read and signed on
-another thread (`turns`), one turn at a time. News go over a channel of their own, because the broker closes a channel
-that may not do what it tries.
+another thread (`turns`), one turn at a time. News go over a channel of their own (`news_channel`).
 """
 
 from __future__ import annotations
@@ -13,28 +12,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pika
 from pika.channel import Channel
-from pika.exceptions import AMQPError
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
+from passrelay_producer.news_channel import NewsChannel
 from passrelay_producer.spool import Place, Spool
 from passrelay_producer.turns import SignedEvent, Turn, TurnMaker
 from passrelay_schemas import topology
-from passrelay_schemas.broker import BrokerSession, describe
+from passrelay_schemas.broker import BrokerSession
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.confirms import LONGEST_UNCONFIRMED_SECONDS, ConfirmTracker
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.health import Pulse
 from passrelay_schemas.logs import Action, Log
-from passrelay_schemas.message import event_properties, news_properties
+from passrelay_schemas.message import event_properties
 
 WINDOW = 512
 """Published and not yet confirmed, at most."""
@@ -48,8 +46,6 @@ _TURN_SECONDS = 120
 """A tick takes a disk flush and reads of the spool; a lock of another process on it may take 30 s."""
 _DRAINED_SECONDS = 60.0
 """An emptied queue is news, but no more often than this."""
-_ACCESS_REFUSED = 403
-_NOT_FOUND = 404
 _MARK = "mark"
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 
@@ -59,75 +55,6 @@ def _pause(failures: int) -> float:
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = failures
     return _WAIT(state)
-
-
-class NewsChannel:
-    """The channel of the news, on the connection of the events, opened when there are news to send.
-
-    Whatever becomes of it, events go on: a refusal is one warning until news arrive again, and the next news (a minute
-    later) are the next attempt.
-    """
-
-    def __init__(self, producer: str, *, faults: Faults, log: Log) -> None:
-        self._properties = news_properties(producer)
-        self._guard = faults.guard
-        self._log = log
-        self._channel: Channel | None = None
-        self._news = b""
-        self._returned = False
-        self._troubled = False
-
-    def send(self, connection: Any, news: bytes) -> None:
-        """Publish `news`, or as soon as the channel is open."""
-        self._news = news
-        # Only a connection that is closing, or has no channel left, raises: then the next news try again.
-        with suppress(AMQPError):
-            if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
-                self._channel = connection.channel(on_open_callback=self._guard(self._opened))
-            else:
-                self._publish(self._channel)
-
-    def _opened(self, channel: Channel) -> None:
-        if not channel.is_open:  # the process ends meanwhile
-            return
-        channel.add_on_close_callback(self._guard(self._closed))
-        channel.add_on_return_callback(self._guard(self._came_back))
-        channel.confirm_delivery(self._guard(self._confirmed), callback=self._guard(lambda _: self._publish(channel)))
-
-    def _publish(self, channel: Channel) -> None:
-        if channel.is_open:
-            self._returned = False
-            channel.basic_publish(topology.NEWS, "", self._news, self._properties, mandatory=True)
-
-    def _confirmed(self, frame: Any) -> None:
-        if self._returned and self._channel is not None and self._channel.is_open:
-            # Some brokers lose what follows it on the same channel, see the consumer's `outlet`.
-            self._channel.close()
-        elif self._troubled and not self._returned and isinstance(frame.method, pika.spec.Basic.Ack):
-            self._troubled = False
-            self._log.info(Action.RESUMED, exchange=topology.NEWS)
-
-    def _came_back(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        self._returned = True
-        self._refused(f"exchange {topology.NEWS} has no stream", "run `passrelay topology apply`")
-
-    def _closed(self, channel: Channel, reason: Exception) -> None:
-        code = getattr(reason, "reply_code", None)
-        if code == _ACCESS_REFUSED:
-            allow = r"give this user write permission on ^passrelay\.(events|news)$ (rabbitmqctl set_permissions)"
-            self._refused(describe(reason), allow)
-        elif code == _NOT_FOUND:
-            self._refused(describe(reason), "run `passrelay topology apply`")
-
-    def _refused(self, why: str, repair: str) -> None:
-        if not self._troubled:
-            self._log.warning(
-                Action.NEWS_FAULT,
-                exchange=topology.NEWS,
-                why=why,
-                repair=f"{repair}; until then `passrelay doctor` cannot say whether this producer lives, events flow",
-            )
-        self._troubled = True
 
 
 class Publisher:
@@ -189,7 +116,7 @@ class Publisher:
             self._session.run()
         finally:
             self._desk.put(None)
-            desk.join()
+            desk.join(_TURN_SECONDS)
 
     def _sign(self) -> None:
         while (make := self._desk.get()) is not None:

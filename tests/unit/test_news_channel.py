@@ -8,7 +8,7 @@ from typing import Any
 import pika
 from pika.spec import Basic
 
-from passrelay_producer.publisher import NewsChannel
+from passrelay_producer.news_channel import NewsChannel
 from passrelay_schemas import topology
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.logs import Log
