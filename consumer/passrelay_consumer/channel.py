@@ -45,6 +45,9 @@ _LONGEST_REFUSED_SECONDS = 1500
 _SURVIVED_EVENTS = 10_000
 """Of so many events it is remembered how often this process gave them back or lost them with a channel."""
 _LOOK_SECONDS = 10
+_GATHER_SECONDS = 0.02
+"""What workers are done with in this time is recorded and acked together: the broker's cost is by the batch. Nobody
+waits for it: the password is written already. The first one after a pause goes out at once."""
 
 
 class WaitsForServers(Protocol):
@@ -99,9 +102,10 @@ class EventChannel:
         self._posted: deque[Job | str] = deque()
         self._refused: list[Job] = []
         self._survived: OrderedDict[bytes, int] = OrderedDict()
-        self._awake = False
+        self._awake = self._gathering = False
         self._pulse = Pulse("broker session", most_seconds=12 * _LOOK_SECONDS)
         self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
+        self._gathered: Callable[[], None] = faults.guard(self._end_gathering)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class EventChannel:
         for outlet in self._outlets.values():
             outlet.open()
         self._resume(BROKER)
-        self._take_posted()  # what was posted while nobody could be woken
+        self._end_gathering()  # what was posted while nobody could be woken
         self._look_at_age(channel)
         self._end_if_stopped()
 
@@ -213,12 +217,15 @@ class EventChannel:
     def _post(self, item: Job | str) -> None:
         """From any thread: a job that a worker is done with, or a pause that may end. One wake-up serves many."""
         self._posted.append(item)
-        if not self._awake:
+        if not self._awake or len(self._posted) > self._prefetch // 2:  # or else workers might run out of deliveries
             self._awake = True
             self._session.call(self._wake_up)
 
     def _take_posted(self) -> None:
-        self._awake = False  # before the first look, so that nothing posted from now on goes unnoticed
+        if self._posted and not self._gathering:
+            self._gathering = True
+            self._session.call_later(_GATHER_SECONDS, self._gathered)
+        self._awake = self._gathering  # before the first look, so that nothing posted from now on goes unnoticed
         while self._posted:
             item = self._posted.popleft()
             if isinstance(item, str):
@@ -227,6 +234,10 @@ class EventChannel:
                 self._answered(item)
         if self._usable:
             self._gate.feed()
+
+    def _end_gathering(self) -> None:
+        self._gathering = False
+        self._take_posted()
 
     def _answered(self, job: Job) -> None:
         self._gate.answered(job)

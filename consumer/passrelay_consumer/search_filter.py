@@ -17,6 +17,8 @@ _IN_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
 _BLANKS = re.compile(r"^\s+|\s+$")
 _CONSTRUCTED = 0x20
 """The bit of a tag whose content is elements (X.690 8.1.2.5)."""
+_AND = 0xA0
+"""A filter that holds when all its filters do, in whatever order (RFC 4511 4.5.1.7)."""
 
 
 def _names(account: Account) -> dict[str, str]:
@@ -71,9 +73,12 @@ _Parts = bytes | list["tuple[int, _Parts] | bytes"]
 def _parts(tag: int, content: bytes) -> _Parts:
     if not tag & _CONSTRUCTED:
         return content
+    found = list(elements(content))
+    if tag == _AND:
+        # First what only the account has: 389-ds then does not read the long list of all that is (objectClass=person).
+        found.sort(key=lambda element: not _IN_BYTES.search(element[1]))
     return [
-        (inner, _parts(inner, inside)) if _IN_BYTES.search(inside) else sized(inner, inside)
-        for inner, inside in elements(content)
+        (inner, _parts(inner, inside)) if _IN_BYTES.search(inside) else sized(inner, inside) for inner, inside in found
     ]
 
 

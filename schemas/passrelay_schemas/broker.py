@@ -18,6 +18,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByClien
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
+from passrelay_schemas.amqp_connection import JoiningConnection
 from passrelay_schemas.amqp_decoding import make_total
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
@@ -160,7 +161,7 @@ class BrokerSession:
     def _serve(self) -> None:
         self._begin()
         try:
-            connection = pika.SelectConnection(
+            connection = JoiningConnection(
                 self._parameters,
                 on_open_callback=self._connection_open,
                 on_open_error_callback=self._connection_failed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from passrelay_schemas import limits
 from passrelay_schemas.errors import MalformedError, TooLargeError
 from passrelay_schemas.event import DomainName
-from passrelay_schemas.strict_json import b64url, from_b64url, parse_model
+from passrelay_schemas.strict_json import b64url_bytes, from_b64url, parse_model
 
 SCHEMA: Final = "passrelay.envelope/1"
 CONTENT_TYPE = "application/json"
@@ -137,7 +137,7 @@ class Envelope:
             sealed=sealed,
             signed=signed,
             signature=signature,
-            signing_input=_signing_input(outer.protected, outer.sealed, outer.signed),
+            signing_input=".".join([outer.protected, *outer.sealed, outer.signed]).encode("ascii"),
             header=parse_model(ProtectedHeader, protected, what="protected header"),
             signer=parse_model(SignedHeader, signed, what="signed header"),
         )
@@ -154,34 +154,33 @@ def _part(text: str, most: int, name: str) -> bytes:
     return raw
 
 
-def _signing_input(protected: str, sealed: list[str], signed: str) -> bytes:
-    # A dot is not in the base64url alphabet, and the first and last parts are fixed: the join is unambiguous.
-    return ".".join([protected, *sealed, signed]).encode("ascii")
-
-
 def signing_input(event: SealedEvent, signed: bytes) -> bytes:
     """The bytes that are signed: every part as base64url text, joined by dots."""
-    return _signing_input(*_encoded(event, signed))
+    # A dot is not in the base64url alphabet, and the first and last parts are fixed: the join is unambiguous.
+    return b".".join(_encoded(event, signed))
 
 
 def assemble(event: SealedEvent, signed: bytes, signature: bytes) -> bytes:
     """The envelope's bytes for the broker."""
-    return _document(*_encoded(event, signed), signature)
+    return _document(_encoded(event, signed), signature)
 
 
 def finish(event: SealedEvent, signed: bytes, sign: Callable[[bytes], bytes]) -> bytes:
     """The envelope's bytes for the broker, with the signature that `sign` makes of the signing input."""
     parts = _encoded(event, signed)  # once for both: encoding costs more than all but the signature
-    return _document(*parts, sign(_signing_input(*parts)))
+    return _document(parts, sign(b".".join(parts)))
 
 
-def _encoded(event: SealedEvent, signed: bytes) -> tuple[str, list[str], str]:
-    return b64url(event.protected), [b64url(part) for part in event.sealed], b64url(signed)
+def _encoded(event: SealedEvent, signed: bytes) -> list[bytes]:
+    return [b64url_bytes(part) for part in (event.protected, *event.sealed, signed)]
 
 
-def _document(protected: str, sealed: list[str], signed: str, signature: bytes) -> bytes:
+def _document(parts: Sequence[bytes], signature: bytes) -> bytes:
     # Base64url has nothing that JSON escapes.
-    parts = '","'.join(sealed)
-    return (
-        f'{{"protected":"{protected}","sealed":["{parts}"],"signed":"{signed}","signature":"{b64url(signature)}"}}'
-    ).encode("ascii")
+    protected, *sealed, signed = parts
+    return b'{"protected":"%b","sealed":["%b"],"signed":"%b","signature":"%b"}' % (
+        protected,
+        b'","'.join(sealed),
+        signed,
+        b64url_bytes(signature),
+    )

@@ -76,11 +76,15 @@ def listed(entry: Mapping[str, Any]) -> Listed:
 
 
 def reading(entry: Mapping[str, Any]) -> Reading:
-    """The account of a search result with VERSIONED or SECRET under EXTENDED_DN; UnreadableError concerns it alone."""
+    """The account of a search result with VERSIONED or SECRET under EXTENDED_DN; UnreadableError concerns it alone.
+
+    With ALL_GROUPS too, its groups, if they can be read; `token_groups` of the entry tells why they cannot.
+    """
     values = entry["raw_attributes"]
     with _explained():
         return Reading(
             **_common(entry),
+            token_groups=_groups_or_none(entry),
             user_principal_name=_text(values.get("userPrincipalName")),
             pwd_last_set=_number(values.get("pwdLastSet")),
             unicode_pwd=_first(values.get("unicodePwd")),
@@ -111,6 +115,13 @@ def token_groups(entry: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(map(sid_text, values))
     except (IndexError, struct.error):
         raise GroupsError("a SID in an unknown form") from None
+
+
+def _groups_or_none(entry: Mapping[str, Any]) -> frozenset[str]:
+    try:
+        return token_groups(entry)
+    except GroupsError:
+        return frozenset()
 
 
 def _plain_dn(raw: bytes) -> str:

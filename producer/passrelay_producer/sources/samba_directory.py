@@ -173,7 +173,12 @@ class SambaDirectory:
         return self._reading(f"<SID={sid}>")
 
     def _reading(self, dn: str) -> Reading | None:
-        found = self._entry(dn, list(self.attributes), [EXTENDED_DN])
+        attributes = list(self.attributes)
+        with self._explained(f"read {dn}"):
+            try:
+                found = self._looked_up(dn, [*attributes, ALL_GROUPS], [EXTENDED_DN])
+            except LDAPOperationResult:  # groups that nobody can tell: `token_groups` says so of this account alone
+                found = self._looked_up(dn, attributes, [EXTENDED_DN])
         return None if found is None else reading(found)
 
     def token_groups(self, guid: UUID) -> frozenset[str]:
@@ -254,11 +259,14 @@ class SambaDirectory:
 
     def _entry(self, dn: str, attributes: list[str], controls: list[Any] | None = None) -> dict[str, Any] | None:
         with self._explained(f"read {dn or 'rootDSE'}"):
-            try:
-                self._connection.search(dn, "(objectClass=*)", ldap3.BASE, attributes=attributes, controls=controls)
-            except LDAPNoSuchObjectResult:
-                return None
-            return next((item for item in self._connection.response or [] if item["type"] == "searchResEntry"), None)
+            return self._looked_up(dn, attributes, controls)
+
+    def _looked_up(self, dn: str, attributes: list[str], controls: list[Any] | None) -> dict[str, Any] | None:
+        try:
+            self._connection.search(dn, "(objectClass=*)", ldap3.BASE, attributes=attributes, controls=controls)
+        except LDAPNoSuchObjectResult:
+            return None
+        return next((item for item in self._connection.response or [] if item["type"] == "searchResEntry"), None)
 
     def _paged(self, search_filter: str, attributes: list[str], controls: list[Any] | None) -> Iterator[dict[str, Any]]:
         cookie: bytes | None = b""

@@ -78,9 +78,10 @@ class SambaScope:
     def with_token(self, account: Seen) -> Seen:
         """The account with what tokenGroups says, for the last word of `filter.exclusion`.
 
-        One base search, and none for an account that is left out without it. GroupsError: the account has to wait.
+        One base search, and none for an account that has them already or is left out without. GroupsError: the account
+        has to wait.
         """
-        if self.filter.exclusion(account) is not None:
+        if account.token_groups or self.filter.exclusion(account) is not None:
             return account
         return replace(account, token_groups=self._directory.token_groups(account.guid))
 
