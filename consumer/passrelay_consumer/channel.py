@@ -45,7 +45,7 @@ _LONGEST_REFUSED_SECONDS = 1500
 _SURVIVED_EVENTS = 10_000
 """Of so many events it is remembered how often this process gave them back or lost them with a channel."""
 _LOOK_SECONDS = 10
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.05
 """What workers are done with in this time is recorded and acked together: the broker's cost is by the batch. Nobody
 waits for it: the password is written already. The first one after a pause goes out at once."""
 

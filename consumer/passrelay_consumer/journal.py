@@ -19,8 +19,8 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse
 from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.message import envelope_properties, record_properties
+from passrelay_schemas.note import NoteSealer, note_key_id
 from passrelay_schemas.record import Record, envelope_text, note_text
-from passrelay_schemas.sealing import note_key_id, seal_note
 from passrelay_schemas.topology import tier_for
 from passrelay_schemas.verdict import Reason, Verdict
 
@@ -48,6 +48,7 @@ class Journal:
 
     def __init__(self, keyring: Keyring, log: Log) -> None:
         self._keyring = keyring
+        self._notes = NoteSealer()
         if keyring.newest(KeyUse.OPS) is None:
             log.warning(
                 Action.KEYRING_FAULT,
@@ -123,7 +124,7 @@ class Journal:
         if ops_key is None or (outcome.account is None and outcome.guid is None and not outcome.diagnostic):
             return None
         text = note_text(account=outcome.account, guid=outcome.guid, diagnostic=outcome.diagnostic)
-        return seal_note(text, event_id=event_id, ops_key=ops_key)
+        return self._notes.seal(text, event_id=event_id, ops_key=ops_key)
 
 
 def _event_id(outcome: Outcome, delivery: Delivery) -> UUID:

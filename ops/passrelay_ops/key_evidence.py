@@ -19,7 +19,7 @@ from passrelay_schemas.errors import EventError, UntrustedError
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.news import News
-from passrelay_schemas.sealing import note_key_id
+from passrelay_schemas.note import note_key_id
 
 _LOOK_SECONDS = 10
 """How long the work queue may take to be seen empty: under load it holds some events at any moment."""

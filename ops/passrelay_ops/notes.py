@@ -8,8 +8,8 @@ from uuid import UUID
 from passrelay_schemas.errors import EventError
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse
+from passrelay_schemas.note import note_key_id, open_note
 from passrelay_schemas.record import parse_note
-from passrelay_schemas.sealing import note_key_id, open_note
 
 
 @dataclass(frozen=True, slots=True)

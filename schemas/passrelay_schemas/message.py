@@ -28,7 +28,7 @@ SETTLE_SINCE = "x-passrelay-settle-since"
 _DELIVERY_COUNT = "x-delivery-count"
 _MOST_COUNT = 2**31 - 1
 _MOST_TEXT = 4096
-"""A sealed note takes 2,950; the headers of a message are not signed, so more is somebody else's and dropped."""
+"""A sealed note takes 2,990; the headers of a message are not signed, so more is somebody else's and dropped."""
 PERSISTENT = 2
 
 

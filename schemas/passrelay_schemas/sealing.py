@@ -8,13 +8,11 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 
-from passrelay_schemas import limits
 from passrelay_schemas.envelope import ProtectedHeader, SealedEvent
 from passrelay_schemas.errors import MalformedError
 from passrelay_schemas.event import PasswordChanged, encode
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keys import KeyDocument
-from passrelay_schemas.strict_json import b64url, from_b64url
 from passrelay_schemas.suites import SUITES
 
 
@@ -61,25 +59,3 @@ class Opener:
             return self._suite.hpke.decrypt(sealed, self._key, info=info)
         except (InvalidTag, ValueError, TypeError):
             raise MalformedError("the sealed part cannot be opened: it or its header was changed") from None
-
-
-def seal_note(text: str, *, event_id: UUID, ops_key: KeyDocument) -> str:
-    """A note for the operator (account name, diagnostic), padded to one size; what does not fit is cut."""
-    raw = text.encode("utf-8", "replace")[: limits.NOTE_BYTES].decode("utf-8", "ignore").encode("utf-8")
-    sealed = seal(raw.ljust(limits.NOTE_BYTES), info=_note_info(event_id), recipient=ops_key)
-    return f"{ops_key.key_id}.{b64url(sealed)}"
-
-
-def note_key_id(note: str) -> str:
-    """The id of the ops key that a note was sealed to."""
-    return note.partition(".")[0]
-
-
-def open_note(note: str, *, event_id: UUID, opener: Opener) -> str:
-    """The text of a note; MalformedError when it is not one or belongs to another event."""
-    raw = opener.open(from_b64url(note.partition(".")[2], what="note"), info=_note_info(event_id))
-    return raw.decode("utf-8", "replace").rstrip(" ")
-
-
-def _note_info(event_id: UUID) -> bytes:
-    return b"passrelay.note/1 " + str(event_id).encode()

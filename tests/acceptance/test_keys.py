@@ -15,7 +15,7 @@ import pytest
 from passrelay_schemas import topology
 from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.keys import KeyUse, generate, private_path, public_path, write_private, write_public
-from passrelay_schemas.sealing import note_key_id
+from passrelay_schemas.note import note_key_id
 from passrelay_schemas.verdict import Verdict
 from tests.lab.load import Change, Population
 from tests.lab.process import wait_for

@@ -30,8 +30,9 @@ from passrelay_schemas.keys import KeyDocument, KeyUse
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import NOTE, REASON, envelope_properties, news_properties, record_properties
 from passrelay_schemas.news import News, SpooledFor
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record, envelope_text, note_text
-from passrelay_schemas.sealing import Opener, seal, seal_note
+from passrelay_schemas.sealing import Opener, seal
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.signing import Signer
 from passrelay_schemas.strict_json import b64url
@@ -131,7 +132,7 @@ RECORDS = (
         attempts=3,
         captured_at=SIGNED_AT,
         received_at=SIGNED_AT,
-        note=seal_note(NOTE_TEXT, event_id=EVENT_ID, ops_key=OPS),
+        note=NoteSealer().seal(NOTE_TEXT, event_id=EVENT_ID, ops_key=OPS),
         envelope=envelope_text(ENVELOPE),
     ),
     Record(

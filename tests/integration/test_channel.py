@@ -39,8 +39,9 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
 from passrelay_schemas.logs import Log
 from passrelay_schemas.message import envelope_properties
+from passrelay_schemas.note import open_note
 from passrelay_schemas.record import Record, decode, parse_note
-from passrelay_schemas.sealing import open_note, seal_event
+from passrelay_schemas.sealing import seal_event
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import ConsumerSettings
 from passrelay_schemas.verdict import Reason, Verdict

@@ -21,9 +21,9 @@ from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import REPLAYS, envelope_properties, record_properties
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import SCHEMA as RECORD_SCHEMA
 from passrelay_schemas.record import Record, envelope_text, note_text
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.topology import DEAD, EVENTS, EXCHANGES, JOURNAL, RETRY, queues
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
 from tests.lab.broker import Broker
@@ -79,7 +79,7 @@ class Operator:
         note = None
         if account or guid:
             text = note_text(account=account, guid=guid, diagnostic=fields.pop("diagnostic", "why"))
-            note = seal_note(text, event_id=event_id, ops_key=self.enrolment.ops)
+            note = NoteSealer().seal(text, event_id=event_id, ops_key=self.enrolment.ops)
         defaults = {"producer": "dc1", "domain": DOMAIN, "received_at": START, "note": note}
         return Record.model_validate({"event_id": event_id, "verdict": verdict, **defaults, **fields})
 

@@ -14,8 +14,8 @@ from passrelay_ops.confirmed import ConfirmingChannel, Outgoing
 from passrelay_schemas import filetime
 from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.message import record_properties
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record, envelope_text, note_text
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.topology import DEAD
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.lab.broker import Broker
@@ -103,7 +103,7 @@ class DeadMail:
             reason=reason,
             attempts=30,
             received_at=failed_at,
-            note=seal_note(text, event_id=dead.event_id, ops_key=self._ops_key),
+            note=NoteSealer().seal(text, event_id=dead.event_id, ops_key=self._ops_key),
             envelope=envelope_text(self._sender.envelope(event, event_id=dead.event_id)),
         )
         return dead, record

@@ -26,8 +26,8 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.message import record_properties
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record, note_text
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.unit.builders import DOMAIN, GUID
 
@@ -49,7 +49,7 @@ class Office:
         guid = more.pop("guid", GUID)
         acts = verdict in {Verdict.REPLAYED, Verdict.DISCARDED}
         text = note_text(account="alice", guid=guid, diagnostic="")
-        note = None if acts else seal_note(text, event_id=event_id, ops_key=self._key)
+        note = None if acts else NoteSealer().seal(text, event_id=event_id, ops_key=self._key)
         return Record(event_id=event_id, verdict=verdict, reason=reason, received_at=NOW, note=note, **more)
 
     def trace(

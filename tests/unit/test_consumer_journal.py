@@ -21,8 +21,8 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyDocument, KeyUse, generate, write_private, write_public
 from passrelay_schemas.logs import Log
 from passrelay_schemas.message import NOTE, REPLAYS, Counters
+from passrelay_schemas.note import open_note
 from passrelay_schemas.record import decode, parse_note
-from passrelay_schemas.sealing import open_note
 from passrelay_schemas.verdict import Reason, Verdict
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

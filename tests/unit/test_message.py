@@ -12,8 +12,8 @@ from pika.spec import BasicProperties
 
 from passrelay_schemas.keys import KeyUse, generate
 from passrelay_schemas.message import ATTEMPT, NOTE, REASON, REPLAYS, Counters, envelope_properties, record_properties
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.verdict import Reason, Verdict
 from tests.unit.builders import EVENT_ID, PRODUCER, SIGNED_AT, Party
 
@@ -39,7 +39,7 @@ def test_an_envelope_carries_its_id_and_nothing_about_anybody() -> None:
 
 def test_counters_survive_the_wire() -> None:
     key, _ = generate(KeyUse.OPS)
-    note = seal_note("alice", event_id=EVENT_ID, ops_key=key)
+    note = NoteSealer().seal("alice", event_id=EVENT_ID, ops_key=key)
     properties = envelope_properties(HEADER, attempt=3, replays=2, reason=Reason.USER_MISSING, note=note)
     assert Counters.of(over_the_wire(properties)) == Counters(attempt=3, replays=2, reason="user_missing", note=note)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from passrelay_schemas import limits
 from passrelay_schemas.errors import EventError, MalformedError, TooLargeError
 from passrelay_schemas.keys import KeyUse, generate
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record, decode, envelope_text, note_text, parse_note
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.verdict import REPAIRS, Reason, Verdict
 from tests.unit.builders import EVENT_ID, GUID, PRODUCER, SIGNED_AT, changed
 
@@ -47,7 +47,7 @@ def test_the_largest_envelope_and_note_fit_one_record() -> None:
     record = RECORD.model_copy(
         update={
             "envelope": envelope_text(b"x" * limits.MAX_ENVELOPE_BYTES),
-            "note": seal_note("x" * 2000, event_id=EVENT_ID, ops_key=key),
+            "note": NoteSealer().seal("x" * 2000, event_id=EVENT_ID, ops_key=key),
         }
     )
     assert decode(record.encode()) == record

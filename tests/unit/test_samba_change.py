@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pysequoia
 import pytest
+from ldap3.core.exceptions import LDAPOperationsErrorResult
 
 from passrelay_producer.filters import Filter
 from passrelay_producer.metadata import PWD_LAST_SET, UNICODE_PWD
@@ -240,7 +241,7 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
     directory = SambaDirectory(tmp_path / "ldapi")
     directory.domain = "lab.example"
     monkeypatch.setattr(
-        directory, "_entry", lambda dn, *_: {"raw_dn": b"CN=alice,DC=lab,DC=example", "raw_attributes": answers[dn]}
+        directory, "_looked_up", lambda dn, *_: {"raw_dn": b"CN=alice,DC=lab,DC=example", "raw_attributes": answers[dn]}
     )
     monkeypatch.setattr(directory, "highest_usn", lambda: 1)
     monkeypatch.setattr(directory, "token_groups", lambda _: frozenset({"S-1-5-32-545"}))
@@ -253,6 +254,38 @@ def test_attributes_that_nobody_can_read_stop_no_other_account(
     assert page.pending == [Pending(BAD, PendingReason.UNREADABLE)]
     assert [event.account.guid for event in page.events] == [GUID]
     assert list(writes) == [GUID]
+
+
+def test_groups_that_nobody_can_tell_cost_the_account_its_turn_and_no_other_its_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = SambaDirectory(tmp_path / "ldapi")
+    entry: dict[str, Any] = {
+        "raw_dn": b"CN=alice,DC=lab,DC=example",
+        "raw_attributes": {
+            "objectGUID": [GUID.bytes_le],
+            "objectSid": [b"\x01\x01\0\0\0\0\0\x05\x51\x04\0\0"],
+            "sAMAccountName": [b"alice"],
+            "replPropertyMetaData": [READING.metadata],
+        },
+    }
+
+    def looked_up(_: str, attributes: list[str], *__: object) -> dict[str, Any]:
+        if "tokenGroups" in attributes:
+            raise LDAPOperationsErrorResult(result=1, description="operationsError")
+        return entry
+
+    monkeypatch.setattr(directory, "_looked_up", looked_up)
+    reading = directory.read(GUID)
+    assert reading is not None
+    assert not reading.token_groups, "they are asked for again, which says why they cannot be told"
+    entry["raw_attributes"]["tokenGroups"] = [b"\x01\x02\0\0\0\0\0\x05\x20\0\0\0\x21\x02\0\0"]
+    monkeypatch.setattr(directory, "_looked_up", lambda *_: entry)
+    reading = directory.read(GUID)
+    assert reading is not None
+    assert reading.token_groups == {"S-1-5-32-545"}
+    monkeypatch.setattr(directory, "highest_usn", lambda: 1)
+    assert SambaScope(FilterSettings(), directory).with_token(reading) is reading, "no second question"
 
 
 class _Nothing(Memory):

@@ -1,4 +1,4 @@
-"""Sealing: only the right key under the untouched header opens, and notes tell nothing by their size."""
+"""Sealing: only the right key under the untouched header opens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passrelay_schemas import limits
-from passrelay_schemas.errors import EventError, MalformedError, TooLargeError
+from passrelay_schemas.errors import MalformedError, TooLargeError
 from passrelay_schemas.event import encode
 from passrelay_schemas.keys import KeyUse, generate
-from passrelay_schemas.sealing import Opener, note_key_id, open_note, seal, seal_event, seal_note
-from passrelay_schemas.strict_json import b64url, from_b64url
+from passrelay_schemas.sealing import Opener, seal, seal_event
 from passrelay_schemas.suites import MLKEM768_X25519, P256, SUITES
 from tests.lab.folder import CANARY
-from tests.unit.builders import EVENT_ID, PASSWORD, PRODUCER, Party, event, flipped
+from tests.unit.builders import PRODUCER, Party, event, flipped
 
 PARTIES = {algorithm: Party(algorithm) for algorithm in SUITES}
 SEALED = {algorithm: party.seal() for algorithm, party in PARTIES.items()}
@@ -116,52 +115,3 @@ def test_no_changed_or_cut_part_opens(algorithm_name: str, data: st.DataObject) 
 def test_an_opener_shows_only_its_id(algorithm: str) -> None:
     opener = PARTIES[algorithm].opener
     assert repr(opener) == f"Opener({opener.document.key_id})"
-
-
-# -- notes -----------------------------------------------------------------------------------------------------------
-
-
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200).map(lambda text: text.rstrip(" ")))
-def test_a_note_comes_back_and_all_notes_have_one_size(text: str) -> None:
-    note = seal_note(text, event_id=EVENT_ID, ops_key=OPS)
-    assert open_note(note, event_id=EVENT_ID, opener=OPS_OPENER) == text
-    assert len(note) == len(seal_note("", event_id=EVENT_ID, ops_key=OPS))
-    assert note_key_id(note) == OPS.key_id
-
-
-@pytest.mark.parametrize("unit", ["x", "ü", "€", "\U0001f511", "a€", "ab\U0001f511"])
-def test_a_long_note_is_cut_between_characters(unit: str) -> None:
-    text = unit * limits.NOTE_BYTES
-    opened = open_note(seal_note(text, event_id=EVENT_ID, ops_key=OPS), event_id=EVENT_ID, opener=OPS_OPENER)
-    assert text.startswith(opened)
-    assert limits.NOTE_BYTES - 4 < len(opened.encode()) <= limits.NOTE_BYTES
-
-
-def test_a_note_takes_text_that_is_no_unicode() -> None:
-    note = seal_note("a\ud800b", event_id=EVENT_ID, ops_key=OPS)
-    assert open_note(note, event_id=EVENT_ID, opener=OPS_OPENER) == "a?b"
-
-
-def test_a_note_is_bound_to_its_event_and_its_key() -> None:
-    note = seal_note("alice", event_id=EVENT_ID, ops_key=OPS)
-    with pytest.raises(MalformedError):
-        open_note(note, event_id=OTHER_ID, opener=OPS_OPENER)
-    other, private = generate(KeyUse.OPS)
-    with pytest.raises(MalformedError):
-        open_note(note, event_id=EVENT_ID, opener=Opener(other, private))
-
-
-def test_a_note_cannot_be_opened_as_an_event_and_no_event_as_a_note() -> None:
-    party = Party()
-    note = seal_note(PASSWORD, event_id=EVENT_ID, ops_key=party.recipient)
-    protected = party.seal().protected
-    with pytest.raises(MalformedError):
-        party.opener.open(from_b64url(note.partition(".")[2], what="note"), info=protected)
-    with pytest.raises(MalformedError):
-        open_note(f"x.{b64url(party.seal().sealed[0])}", event_id=EVENT_ID, opener=party.opener)
-
-
-@given(note=st.text(max_size=50) | st.text(st.sampled_from("QR.-_=+/ "), max_size=50))
-def test_what_is_no_note_is_malformed(note: str) -> None:
-    with pytest.raises(EventError):
-        open_note(note, event_id=EVENT_ID, opener=OPS_OPENER)

@@ -17,8 +17,8 @@ from passrelay_schemas.event_id import new_event_id
 from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.keys import KeyUse, generate, write_private, write_public
 from passrelay_schemas.message import record_properties
+from passrelay_schemas.note import NoteSealer
 from passrelay_schemas.record import Record, note_text
-from passrelay_schemas.sealing import seal_note
 from passrelay_schemas.verdict import Verdict
 from tests.unit.builders import GUID
 
@@ -39,7 +39,9 @@ def test_what_settling_recorded_stands_beside_the_users_own_events(outcomes: Out
     hers, others = new_event_id(), new_event_id()
     records: list[Record] = []
     for event_id, account in ((hers, "alice"), (others, "bob")):
-        note = seal_note(note_text(account=account, guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key)
+        note = NoteSealer().seal(
+            note_text(account=account, guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key
+        )
         records.append(Record(event_id=event_id, verdict=Verdict.APPLIED, received_at=NOW, note=note))
     records += [
         Record(event_id=event_id, verdict=verdict, reason=REASON, received_at=NOW + timedelta(minutes=number))
@@ -63,7 +65,7 @@ def test_a_letter_that_failed_again_before_the_record_of_its_replay_still_waits(
     ops_key = Keyring(tmp_path).newest(KeyUse.OPS)
     assert ops_key is not None
     event_id = new_event_id()
-    note = seal_note(note_text(account="alice", guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key)
+    note = NoteSealer().seal(note_text(account="alice", guid=GUID, diagnostic=""), event_id=event_id, ops_key=ops_key)
     dead = Record(event_id=event_id, verdict=Verdict.DEAD, reason="identity", received_at=NOW, note=note)
     again = dead.model_copy(update={"replays": 1})
     act = Record(event_id=event_id, verdict=Verdict.REPLAYED, replays=1, received_at=NOW, by="eva", why="repaired")
@@ -89,7 +91,7 @@ class Stream:
     def take(self, event_id: UUID, verdict: Verdict, where: str = "journal", **fields: Any) -> None:
         assert self._ops_key is not None
         text = note_text(account="alice", guid=GUID, diagnostic="no entry matches")
-        note = seal_note(text, event_id=event_id, ops_key=self._ops_key)
+        note = NoteSealer().seal(text, event_id=event_id, ops_key=self._ops_key)
         record = Record(event_id=event_id, verdict=verdict, **{"received_at": NOW, "note": note, **fields})
         self._outcomes.read([StreamMessage(0, record.encode(), record_properties(record))], where)
 
