@@ -1,6 +1,6 @@
 """The one module that acks: takes deliveries from the work queue and settles them once everything is confirmed.
 
-All of it runs on the broker session's thread, except `stop`, `abandon` and what is handed over through `_post`.
+All of it runs on the broker session's thread, except `stop`, `abandon` and what is handed over through the inbox.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from pika.channel import Channel
 
 from passrelay_consumer.disposition import waits_in_tier
 from passrelay_consumer.gate import Gate
+from passrelay_consumer.inbox import Inbox
 from passrelay_consumer.journal import wait_message
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
@@ -45,9 +46,6 @@ _LONGEST_REFUSED_SECONDS = 1500
 _SURVIVED_EVENTS = 10_000
 """Of so many events it is remembered how often this process gave them back or lost them with a channel."""
 _LOOK_SECONDS = 10
-_GATHER_SECONDS = 0.05
-"""What workers are done with in this time is recorded and acked together: the broker's cost is by the batch. Nobody
-waits for it: the password is written already. The first one after a pause goes out at once."""
 
 
 class WaitsForServers(Protocol):
@@ -99,19 +97,21 @@ class EventChannel:
             for exchange in (topology.JOURNAL, topology.DEAD, topology.RETRY)
         }
         self._held: dict[int, Job] = {}
-        self._posted: deque[Job | str] = deque()
+        self._inbox: Inbox[Job | str] = Inbox(
+            self._session,
+            self._taken,
+            most=self._prefetch // 2,  # or else workers might run out of deliveries
+            faults=faults,
+        )
         self._refused: list[Job] = []
         self._survived: OrderedDict[bytes, int] = OrderedDict()
-        self._awake = self._gathering = False
         self._pulse = Pulse("broker session", most_seconds=12 * _LOOK_SECONDS)
-        self._wake_up: Callable[[], None] = faults.guard(self._take_posted)
-        self._gathered: Callable[[], None] = faults.guard(self._end_gathering)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve on this thread until `stop` or `abandon`."""
-        self._pool.start(self._post, self._faults)
+        self._pool.start(self._inbox.put, self._faults)
         self._session.run()
 
     def stop(self) -> None:
@@ -159,7 +159,7 @@ class EventChannel:
         for outlet in self._outlets.values():
             outlet.open()
         self._resume(BROKER)
-        self._end_gathering()  # what was posted while nobody could be woken
+        self._inbox.open()
         self._look_at_age(channel)
         self._end_if_stopped()
 
@@ -214,30 +214,15 @@ class EventChannel:
         self._held[job.tag] = job
         self._gate.arrived(job)
 
-    def _post(self, item: Job | str) -> None:
-        """From any thread: a job that a worker is done with, or a pause that may end. One wake-up serves many."""
-        self._posted.append(item)
-        if not self._awake or len(self._posted) > self._prefetch // 2:  # or else workers might run out of deliveries
-            self._awake = True
-            self._session.call(self._wake_up)
-
-    def _take_posted(self) -> None:
-        if self._posted and not self._gathering:
-            self._gathering = True
-            self._session.call_later(_GATHER_SECONDS, self._gathered)
-        self._awake = self._gathering  # before the first look, so that nothing posted from now on goes unnoticed
-        while self._posted:
-            item = self._posted.popleft()
+    def _taken(self, items: Sequence[Job | str]) -> None:
+        """Jobs that workers are done with, and pauses that may end."""
+        for item in items:
             if isinstance(item, str):
                 self._resume(item)
             else:
                 self._answered(item)
         if self._usable:
             self._gate.feed()
-
-    def _end_gathering(self) -> None:
-        self._gathering = False
-        self._take_posted()
 
     def _answered(self, job: Job) -> None:
         self._gate.answered(job)
@@ -357,7 +342,7 @@ class EventChannel:
         if not self._stopping.wait(_SHORTEST_PAUSE_SECONDS):
             self._servers.wait_until_up(self._stopping)
         if not self._stopping.is_set():
-            self._post(DIRECTORY)
+            self._inbox.put(DIRECTORY)
 
 
 def _digest(body: bytes) -> bytes:

@@ -1,0 +1,63 @@
+"""What other threads hand to the session's thread: the first after a pause at once, what follows it together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from passrelay_schemas.fault import Faults
+
+GATHER_SECONDS = 0.05
+"""What workers finish in this time is recorded and acked together: what it costs the broker, and us, is by the batch.
+Nobody waits for it: the password is written already."""
+
+Item = TypeVar("Item")
+
+
+class RunsCalls(Protocol):
+    """A thread with a loop: the broker session."""
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run it soon; dropped when there is no connection."""
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Run it after a while, on the thread that calls this."""
+
+
+class Inbox(Generic[Item]):
+    """Nothing is forgotten: whatever is put in without a wake-up is taken at the end of the time that gathers it."""
+
+    def __init__(
+        self, session: RunsCalls, taken: Callable[[Sequence[Item]], None], *, most: int, faults: Faults
+    ) -> None:
+        """`taken` gets the items on the session's thread; more than `most` do not wait."""
+        self._session = session
+        self._taken = taken
+        self._most = most
+        self._items: deque[Item] = deque()
+        self._awake = self._gathering = False
+        self._take: Callable[[], None] = faults.guard(self._take_now)
+        self._gathered: Callable[[], None] = faults.guard(self.open)
+
+    def put(self, item: Item) -> None:
+        """From any thread. One wake-up serves many."""
+        self._items.append(item)
+        if not self._awake or len(self._items) > self._most:
+            self._awake = True
+            self._session.call(self._take)
+
+    def open(self) -> None:
+        """On the session's thread: take what came while nobody could be woken, or was gathered."""
+        self._gathering = False
+        self._take_now()
+
+    def _take_now(self) -> None:
+        if self._items and not self._gathering:
+            self._gathering = True
+            self._session.call_later(GATHER_SECONDS, self._gathered)
+        self._awake = self._gathering  # before the first look, so that nothing put in from now on goes unnoticed
+        items: list[Item] = []
+        while self._items:
+            items.append(self._items.popleft())
+        self._taken(items)
