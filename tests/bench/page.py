@@ -1,9 +1,13 @@
-"""`python -m tests.bench.page DOCUMENT.json`: the table of docs/performance.md and its charts, from a document."""
+"""`python -m tests.bench.page DOCUMENT.json ...`: the tables and charts of docs/performance.md, and what they are of.
+
+Several documents where the parts were measured one after the other: together they take more than two hours.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from tests.bench.quantity import written
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = _DOCS / "performance.md"
+_KEPT = _DOCS / "measurements"
 _BEGIN, _END = "<!-- bench: made by `python -m tests.bench.page` -->", "<!-- /bench -->"
 
 
@@ -24,7 +29,7 @@ def table(document: dict[str, Any]) -> str:
         f"{machine['python']}, {machine['cores']} cores ({document['processor']}), "
         f"load {document['load_before']} before the start; {versions}. Medians of {document['repetitions']}."
     )
-    lines = [head, "", "| id | median | least | most |", "|---|---|---|---|"]
+    lines = [f"### {', '.join(document['parts'])}", "", head, "", "| id | median | least | most |", "|---|---|---|---|"]
     for result in document["results"]:
         values = (result["median"], min(result["runs"]), max(result["runs"]))
         lines.append(f"| `{result['id']}` | " + " | ".join(written(value, result["unit"]) for value in values) + " |")
@@ -44,13 +49,18 @@ def filled(page: str, text: str) -> str:
     return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
 
 
-def main(path: Path) -> None:
-    """Write the page and the pictures; the document is the last line of what `./run bench --json` printed."""
-    document = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    pictures = write_charts(_DOCS / "pictures", document["results"])
+def main(paths: Sequence[Path]) -> None:
+    """Write page, pictures and documents; a document is the last line of what `./run bench --json` printed."""
+    documents = [json.loads(path.read_text(encoding="utf-8").splitlines()[-1]) for path in paths]
+    pictures = write_charts(_DOCS / "pictures", [result for document in documents for result in document["results"]])
     shown = "\n".join(f"![{each.stem}](pictures/{each.name})" for each in pictures)
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), f"{table(document)}\n\n{shown}"), encoding="utf-8")
+    text = "\n\n".join([*map(table, documents), shown])
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+    _KEPT.mkdir(exist_ok=True)
+    for document in documents:
+        kept = _KEPT / f"bench-{'-'.join(document['parts'])}.json"
+        kept.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(name) for name in sys.argv[1:]])
