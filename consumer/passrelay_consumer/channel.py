@@ -100,7 +100,8 @@ class EventChannel:
         self._inbox: Inbox[Job | str] = Inbox(
             self._session,
             self._taken,
-            most=self._prefetch // 2,  # or else workers might run out of deliveries
+            # Or else workers might run out of deliveries; and while a suspect is alone in work all others wait for it.
+            most=lambda: 0 if self._gate.one_alone else self._prefetch // 2,
             faults=faults,
         )
         self._refused: list[Job] = []

@@ -34,6 +34,11 @@ class Gate:
         self._in_work: set[Job] = set()
         self._alone: Job | None = None
 
+    @property
+    def one_alone(self) -> bool:
+        """From any thread: a suspect is in work, and nothing else may be."""
+        return self._alone in self._in_work
+
     def arrived(self, job: Job) -> None:
         """A new delivery."""
         if is_suspect(job.delivery.counters):
@@ -59,7 +64,7 @@ class Gate:
             # guilty one would die with it.
             self._alone = self._suspects.pop(secrets.randbelow(len(self._suspects)))
             self._submit(self._alone)
-        if self._waiting and not self._suspects and self._alone not in self._in_work:
+        if self._waiting and not self._suspects and not self.one_alone:
             while self._waiting:
                 self._submit(self._waiting.popleft())
 

@@ -29,35 +29,43 @@ class Inbox(Generic[Item]):
     """Nothing is forgotten: whatever is put in without a wake-up is taken at the end of the time that gathers it."""
 
     def __init__(
-        self, session: RunsCalls, taken: Callable[[Sequence[Item]], None], *, most: int, faults: Faults
+        self, session: RunsCalls, taken: Callable[[Sequence[Item]], None], *, most: Callable[[], int], faults: Faults
     ) -> None:
-        """`taken` gets the items on the session's thread; more than `most` do not wait."""
+        """`taken` gets the items on the session's thread; more than `most()`, asked on any thread, do not wait."""
         self._session = session
         self._taken = taken
         self._most = most
         self._items: deque[Item] = deque()
-        self._awake = self._gathering = False
+        self._awake = False
+        self._gathering: object | None = None
+        """The timer that ends it: one of a connection before, or of before `open`, ends nothing."""
+        self._guard = faults.guard
         self._take: Callable[[], None] = faults.guard(self._take_now)
-        self._gathered: Callable[[], None] = faults.guard(self.open)
 
     def put(self, item: Item) -> None:
         """From any thread. One wake-up serves many."""
         self._items.append(item)
-        if not self._awake or len(self._items) > self._most:
+        if not self._awake or len(self._items) > self._most():
             self._awake = True
             self._session.call(self._take)
 
     def open(self) -> None:
-        """On the session's thread: take what came while nobody could be woken, or was gathered."""
-        self._gathering = False
+        """On the session's thread: take what came while nobody could be woken."""
+        self._gathering = None
         self._take_now()
 
     def _take_now(self) -> None:
-        if self._items and not self._gathering:
-            self._gathering = True
-            self._session.call_later(GATHER_SECONDS, self._gathered)
-        self._awake = self._gathering  # before the first look, so that nothing put in from now on goes unnoticed
+        if self._items and self._gathering is None:
+            timer = self._gathering = object()
+            self._session.call_later(GATHER_SECONDS, self._guard(lambda: self._end(timer)))
+        # Before the first look, so that nothing put in from now on goes unnoticed.
+        self._awake = self._gathering is not None
         items: list[Item] = []
         while self._items:
             items.append(self._items.popleft())
         self._taken(items)
+
+    def _end(self, timer: object) -> None:
+        if timer is self._gathering:
+            self._gathering = None
+            self._take_now()

@@ -14,12 +14,16 @@ import pika
 RECORD_BYTES = 16384
 """The most in one TLS record (RFC 8446 5.1)."""
 
+SSL_OP_ENABLE_KTLS = 0x8
+"""OpenSSL's option, which a system's openssl.cnf can set (Python's ssl names it from 3.12 on). With it an interrupted
+write goes on from the very memory that it was given, which a piece that grew no longer has."""
+
 
 class FrameQueue(deque[bytes]):
     """What waits to be sent, in pieces of at most a record, but for frames that are larger by themselves.
 
     A piece whose sending was interrupted may grow: OpenSSL takes the same bytes, and more, from another place
-    (SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, which Python's ssl sets).
+    (SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, which Python's ssl sets). Not where the kernel encrypts: SSL_OP_ENABLE_KTLS.
     """
 
     def append(self, data: bytes) -> None:
@@ -34,6 +38,8 @@ class JoiningConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ha
 
     def _proto_connection_made(self, transport: Any) -> None:
         # Neither has a public way; where a later pika has other names, it only goes back to a write for each frame.
-        transport._tx_buffers = FrameQueue(transport._tx_buffers)  # noqa: SLF001
+        waiting = getattr(transport, "_tx_buffers", None)
+        if waiting is not None:
+            transport._tx_buffers = FrameQueue(waiting)  # noqa: SLF001
         transport._MAX_RECV_BYTES = RECORD_BYTES  # noqa: SLF001 - it reads 4096 at a time otherwise
         super()._proto_connection_made(transport)

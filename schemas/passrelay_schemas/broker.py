@@ -18,7 +18,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByClien
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
-from passrelay_schemas.amqp_connection import JoiningConnection
+from passrelay_schemas.amqp_connection import SSL_OP_ENABLE_KTLS, JoiningConnection
 from passrelay_schemas.amqp_decoding import make_total
 from passrelay_schemas.broker_settings import BrokerSettings
 from passrelay_schemas.errors import ConfigurationError, UnavailableError
@@ -58,6 +58,7 @@ def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(path))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options &= ~SSL_OP_ENABLE_KTLS
         if settings.certificate_file is not None and settings.key_file is not None:
             path = settings.certificate_file
             context.load_cert_chain(settings.certificate_file, settings.key_file)

@@ -13,7 +13,7 @@ import pytest
 from passrelay_ops.ad import view
 from passrelay_ops.audit.controllers import Controllers
 from passrelay_producer.filters import Rule
-from passrelay_producer.sources import PendingReason
+from passrelay_producer.sources import PendingReason, samba_account
 from passrelay_producer.sources.hook_directory import HookDirectory
 from passrelay_producer.sources.samba_account import GroupsError
 from passrelay_producer.sources.samba_directory import SambaDirectory
@@ -148,6 +148,7 @@ def test_while_the_controller_does_not_tell_the_groups_a_change_waits(
 
     with monkeypatch.context() as patch:
         patch.setattr(SambaDirectory, "token_groups", hidden)
+        patch.setattr(samba_account, "_groups_or_none", lambda _: frozenset())  # of the account's own search
         capture.drive(lambda: bool(capture.notebook.waiting), what="it waits")
     assert [item.reason for item in capture.notebook.pending()] == [PendingReason.NO_GROUPS]
     assert capture.of("untold") == []

@@ -52,7 +52,7 @@ def inbox(session: Session, taken: list[list[int]]) -> Inbox[int]:
         if items:
             taken.append(list(items))
 
-    return Inbox(session, take, most=4, faults=Faults(Log("test"), lambda: None))
+    return Inbox(session, take, most=lambda: 4, faults=Faults(Log("test"), lambda: None))
 
 
 def test_the_first_is_taken_at_once_and_what_follows_together(
@@ -102,7 +102,7 @@ def test_what_came_without_a_connection_is_taken_when_there_is_one(
 def test_nothing_is_forgotten_between_threads(session: Session) -> None:
     """The loop turns as fast as it can while others put in: at the end all was taken."""
     seen: list[int] = []
-    inbox: Inbox[int] = Inbox(session, seen.extend, most=1000, faults=Faults(Log("test"), lambda: None))
+    inbox: Inbox[int] = Inbox(session, seen.extend, most=lambda: 1000, faults=Faults(Log("test"), lambda: None))
 
     def put(start: int) -> None:
         for number in range(start, start + 2000):
@@ -118,3 +118,45 @@ def test_nothing_is_forgotten_between_threads(session: Session) -> None:
         session.turn()
         session.time_passes()
     assert sorted(seen) == list(range(6000))
+
+
+def test_what_is_put_in_between_the_last_look_and_the_next_wakes_again(session: Session) -> None:
+    seen: list[int] = []
+    inbox: Inbox[int] = Inbox(session, seen.extend, most=lambda: 1000, faults=Faults(Log("test"), lambda: None))
+
+    class Late(deque[int]):
+        """Another thread puts something in right after the loop has found it empty for the last time."""
+
+        looks = 0
+
+        def __bool__(self) -> bool:
+            if len(self) or not seen:
+                return bool(len(self))
+            self.looks += 1
+            if self.looks == 2:  # the first is for the timer
+                inbox.put(2)
+            return False
+
+    inbox._items = Late()
+    inbox.put(1)
+    session.turn()
+    session.time_passes()
+    for _ in range(3):
+        session.turn()
+        session.time_passes()
+    assert seen == [1, 2]
+
+
+def test_a_timer_of_before_ends_nothing(session: Session, taken: list[list[int]], inbox: Inbox[int]) -> None:
+    inbox.put(1)
+    session.turn()
+    inbox.put(2)
+    inbox.open()  # with the first timer still running
+    assert len(session.timers) == 2
+    inbox.put(3)
+    session.timers.popleft()()
+    assert taken == [[1], [2]]
+    session.time_passes()
+    assert taken == [[1], [2], [3]]
+    session.time_passes()
+    assert not session.timers

@@ -43,10 +43,11 @@ TEMPLATES = (
     "(&(ipaNTSecurityIdentifier={sid})(x>={guid})(y<={guid})(z~={sam})(present=*))",
     "(cn:caseExactMatch:={sam})",
     "(cn:dn:2.4.6.8.10:={sam}\\2a\\28)",
+    "(|(&(objectClass=person)(!(&(x=1)(y={sam})))(uid={sam}))(mail={upn}))",
     "(mail=\\c3\\a9{sam}é)",
 )
 
-AND = 0xA0
+AND, OR, NOT = 0xA0, 0xA1, 0xA2
 HOW = {"auto_escape": True, "auto_encode": False}
 """As a Connection of ldap3 takes filters."""
 
@@ -98,10 +99,12 @@ def test_what_only_the_account_has_is_asked_for_first() -> None:
 
 
 def in_one_order(search_filter: bytes) -> bytes:
-    """The filter with what an AND joins sorted, at its top: which comes first means nothing."""
+    """The filter with what each AND joins sorted: which comes first means nothing."""
     ((tag, content),) = elements(search_filter)
-    parts = [sized(*element) for element in elements(content)] if tag == AND else [content]
-    return sized(tag, b"".join(sorted(parts)))
+    if tag not in {AND, OR, NOT}:
+        return sized(tag, content)
+    parts = [in_one_order(sized(*element)) for element in elements(content)]
+    return sized(tag, b"".join(sorted(parts) if tag == AND else parts))
 
 
 @given(st.integers(1, ldap_messages.MOST_ID), TEXTS, st.dictionaries(NAMES, BYTES, max_size=6))

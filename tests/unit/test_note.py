@@ -123,3 +123,18 @@ def test_nothing_of_a_note_key_shows() -> None:
     sealer.seal("alice", event_id=EVENT_ID, ops_key=OPS)
     assert "alice" not in repr(vars(sealer))
     assert OPS.key_id not in repr(sealer._key)
+
+
+def test_the_key_of_many_notes_is_opened_once() -> None:
+    class Counting(Opener):
+        opened = 0
+
+        def open(self, sealed: bytes, *, info: bytes) -> bytes:
+            Counting.opened += 1
+            return super().open(sealed, info=info)
+
+    sealer, opener = NoteSealer(), Counting(OPS, OPS_PRIVATE)
+    for number in range(5):
+        note = sealer.seal(f"user{number}", event_id=EVENT_ID, ops_key=OPS)
+        assert open_note(note, event_id=EVENT_ID, opener=opener) == f"user{number}"
+    assert Counting.opened == 1

@@ -280,8 +280,15 @@ def test_groups_that_nobody_can_tell_cost_the_account_its_turn_and_no_other_its_
     assert reading is not None
     assert not reading.token_groups, "they are asked for again, which says why they cannot be told"
     entry["raw_attributes"]["tokenGroups"] = [b"\x01\x02\0\0\0\0\0\x05\x20\0\0\0\x21\x02\0\0"]
-    monkeypatch.setattr(directory, "_looked_up", lambda *_: entry)
+    asked: list[list[str]] = []
+
+    def told(_: str, attributes: list[str], __: object) -> dict[str, Any]:
+        asked.append(attributes)
+        return entry
+
+    monkeypatch.setattr(directory, "_looked_up", told)
     reading = directory.read(GUID)
+    assert ["tokenGroups" in attributes for attributes in asked] == [True], "one question for all"
     assert reading is not None
     assert reading.token_groups == {"S-1-5-32-545"}
     monkeypatch.setattr(directory, "highest_usn", lambda: 1)

@@ -174,10 +174,12 @@ class SambaDirectory:
 
     def _reading(self, dn: str) -> Reading | None:
         attributes = list(self.attributes)
-        with self._explained(f"read {dn}"):
+        with self._explained(f"read {dn} with {ALL_GROUPS}"):
             try:
                 found = self._looked_up(dn, [*attributes, ALL_GROUPS], [EXTENDED_DN])
             except LDAPOperationResult:  # groups that nobody can tell: `token_groups` says so of this account alone
+                if hasattr(self._connection.strategy, "_auto_range_searching"):
+                    raise  # in the middle of a long memberOf: ldap3 would not follow another one on this connection
                 found = self._looked_up(dn, attributes, [EXTENDED_DN])
         return None if found is None else reading(found)
 
