@@ -49,7 +49,7 @@ class EndToEnd:
         return publish(self._relay.broker.parameters(_SENDER), bodies)
 
     def run(self, users: Sequence[str], *, connections: int) -> float:
-        """Events per second, see `_rate`."""
+        """Events per second, from the first write to the last."""
         envelopes = self.envelopes(users)
         connection = BlockingConnection(self._relay.broker.parameters())
         try:
@@ -89,11 +89,11 @@ def _applied(connection: BlockingConnection, after: int) -> list[datetime]:
 
 
 def _rate(times: Sequence[datetime], expected: int, connections: int) -> float:
-    """Writes per second, from when as many had begun as can be under way until the last one began.
+    """Writes per second, from when the first one began until the last one did.
 
-    From then on every connection is open, as the limit's are before its clock starts, and as many writes end as begin.
+    By then all the others are done, but for what is in work at once: that much counts as not done.
     """
     if len(times) != expected:
         raise LabError(f"{expected} events of the benchmark led to {len(times)} applied records")
-    first = ConsumerTableSettings(workers=connections).threads
-    return (len(times) - 1 - first) / max(0.001, (times[-1] - times[first]).total_seconds())
+    in_work = ConsumerTableSettings(workers=connections).threads
+    return (len(times) - in_work) / max(0.001, (times[-1] - times[0]).total_seconds())
