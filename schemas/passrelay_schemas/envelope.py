@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
@@ -139,8 +140,14 @@ class Envelope:
             signature=signature,
             signing_input=".".join([outer.protected, *outer.sealed, outer.signed]).encode("ascii"),
             header=parse_model(ProtectedHeader, protected, what="protected header"),
-            signer=parse_model(SignedHeader, signed, what="signed header"),
+            signer=_signer(signed),
         )
+
+
+@lru_cache(maxsize=64)
+def _signer(signed: bytes) -> SignedHeader:
+    # A producer signs many events at one moment.
+    return parse_model(SignedHeader, signed, what="signed header")
 
 
 def _part(text: str, most: int, name: str) -> bytes:

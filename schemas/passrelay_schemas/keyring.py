@@ -30,6 +30,7 @@ class Keyring:
         self._opens = private
         self._files: dict[Path, KeyDocument] = {}
         self._documents: dict[str, KeyDocument] = {}
+        self._newest: dict[KeyUse, KeyDocument] = {}
         self._openers: dict[str, tuple[object, Opener]] = {}
         """Each with what it was made from."""
         self._state: object = None
@@ -79,6 +80,8 @@ class Keyring:
             if known is None or document.status.rank > known.status.rank:
                 documents[document.key_id] = document
         self._files, self._documents = files, documents
+        active = [document for document in self.documents() if document.status is KeyStatus.ACTIVE]
+        self._newest = {document.use: document for document in active}  # asked for each event; oldest first
         return faults
 
     def _read_openers(self) -> list[KeyFileError]:
@@ -150,8 +153,7 @@ class Keyring:
 
     def newest(self, use: KeyUse) -> KeyDocument | None:
         """The youngest active key of a use: the one that new events or notes are sealed to."""
-        active = [document for document in self.documents(use) if document.status is KeyStatus.ACTIVE]
-        return active[-1] if active else None
+        return self._newest.get(use)
 
     def recipient(self) -> KeyDocument:
         """The key that new events are sealed to; KeyFileError when none is enrolled."""

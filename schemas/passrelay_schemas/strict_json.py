@@ -25,6 +25,10 @@ def _no_constant(name: str) -> NoReturn:
     raise MalformedError(f"{name} is not JSON (RFC 8259)")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+"""Made once: json.loads would make one for each document."""
+
+
 def parse_object(raw: bytes, *, what: str) -> dict[str, Any]:
     """The JSON object in `raw`; MalformedError without any of its content."""
     # The errors of json and bytes.decode carry the whole document, so ours is raised outside the except blocks: even
@@ -32,7 +36,7 @@ def parse_object(raw: bytes, *, what: str) -> dict[str, Any]:
     document: Any = None
     fault = "not a JSON object"
     try:
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        document = _DECODER.decode(raw.decode("utf-8"))
         if b"\\u" in raw:  # only an escape can make half a character, which nothing that is written later could hold
             json.dumps(document, ensure_ascii=False).encode("utf-8")
     except MalformedError as error:
