@@ -39,20 +39,26 @@ def write_charts(folder: Path, results: Sequence[dict[str, Any]]) -> list[Path]:
 
 
 def drawn(title: str, results: Sequence[dict[str, Any]]) -> str:
-    """One bar for each result, a thin line from its least to its most run; a colour for each first word."""
+    """One bar for each result, a thin line from its least to its most run; a colour for each of whom they are."""
     height = _HEAD + _ROW * len(results) + 16
     picture = Picture(_WIDTH, height)
     picture.box(8, 8, _WIDTH - 16, height - 16, PANEL, edge=EDGE, round_=2)
     picture.text(20, 30, title, size=13)
     most = max((max(result["runs"]) for result in results), default=0) or 1
-    words = list(dict.fromkeys(result["id"].partition(".")[0] for result in results))
+    owners = list(dict.fromkeys(_owner(result["id"]) for result in results))
     scale = (_WIDTH - _ASIDE - 110) / most
     for place, result in enumerate(results):
         y = _HEAD + place * _ROW
-        colour = PALETTE[words.index(result["id"].partition(".")[0]) % len(PALETTE)]
+        colour = PALETTE[owners.index(_owner(result["id"])) % len(PALETTE)]
         picture.text(_ASIDE - 8, y + 12, result["id"], size=11, anchor="end", room=_ASIDE - 24)
         picture.box(_ASIDE, y + 2, max(1.0, result["median"] * scale), _ROW - 6, colour)
         least, top = (_ASIDE + edge(result["runs"]) * scale for edge in (min, max))
         picture.line([(least, y + _ROW / 2 - 1), (top, y + _ROW / 2 - 1)], FAINT)
         picture.text(top + 8, y + 12, written(result["median"], result["unit"]), size=11)
     return str(picture)
+
+
+def _owner(name: str) -> str:
+    """passrelay, or the id's first word."""
+    words = name.split(".")
+    return "relay" if "relay" in words else words[0]
