@@ -150,7 +150,6 @@ class TestParsing:
             (b'{"password": "x", "password": "' + CANARY.encode() + b'"}', "twice"),
             (b"", "not UTF-8 JSON"),
         ],
-        ids=str,
     )
     def test_refusals_name_the_rule_and_no_value(self, document: Any, word: str) -> None:
         text = refusal(document)

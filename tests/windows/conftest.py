@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.windows.wine import Wine
 
 _STAND_IN = ";bcrypt=n,b"
 _RAN_UNDER = pytest.StashKey[str]()
+_RAN_UNDER_TEXT = "passrelay_windows_ran_under"
 
 StartHarness = Callable[..., Harness]
 
@@ -29,6 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("windows")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes (pytest-xdist) each tells the first one what it used."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told[_RAN_UNDER_TEXT] = session.config.stash.get(_RAN_UNDER, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the first process: one of the others has ended."""
+    if (ran_under := getattr(node, "workeroutput", {}).get(_RAN_UNDER_TEXT)) is not None:
+        node.config.stash[_RAN_UNDER] = ran_under
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

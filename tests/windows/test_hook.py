@@ -31,7 +31,11 @@ _FOLDER = "value Folder must be REG_SZ, a folder on a local disk with at most 17
 _CREATE = "a file in the folder that value Folder names could not be created"
 
 
-@pytest.mark.parametrize("password", ["x", canary_password(), canary_password(" ä 漢字 😀"), "p" * 256])
+@pytest.mark.parametrize(
+    "password",
+    ["x", canary_password(), canary_password(" ä 漢字 😀"), "p" * 256],
+    ids=["one letter", "usual", "beyond ASCII", "longest"],
+)
 def test_a_change_becomes_a_record_that_the_recipient_opens(
     hook: Harness, spool: Path, opener: Opener, password: str
 ) -> None:

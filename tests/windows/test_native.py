@@ -72,7 +72,11 @@ def test_the_key_id_is_that_of_the_key_document(native: NativeHook, recipient: t
     assert native.key_id(recipient[0].public_bytes) == recipient[0].key_id
 
 
-@pytest.mark.parametrize("password", ["x", canary_password(), canary_password(" ä 漢字 😀"), "p" * 256])
+@pytest.mark.parametrize(
+    "password",
+    ["x", canary_password(), canary_password(" ä 漢字 😀"), "p" * 256],
+    ids=["one letter", "usual", "beyond ASCII", "longest"],
+)
 def test_the_consumers_suite_opens_a_record_and_finds_the_very_fields(
     native: NativeHook, recipient: tuple[KeyDocument, Opener], password: str
 ) -> None:
