@@ -21,7 +21,7 @@ def main(
     with report:
         report.progress("demo: starting RabbitMQ, 389 Directory Server and a Samba AD domain controller")
         with Lab() as lab:
-            show = Show(lab, report, live=not as_json)
+            show = Show(lab, report, live=sys.stderr.isatty())
             services = show.start()
             show.play()
             show.judge(services)

@@ -1,4 +1,4 @@
-"""Whatever bytes come from outside, a parser takes them or names one of its own errors; 20,000 spoiled inputs each."""
+"""Whatever bytes come from outside, a parser takes them or names one of its own errors; 8,000 spoiled inputs each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.hostile.campaign import BLOCK, campaign
 from tests.hostile.parsers import PARSERS, run
 
-INPUTS = 20_000
+INPUTS = 8_000
 
 
 @pytest.mark.parametrize("name", PARSERS)
