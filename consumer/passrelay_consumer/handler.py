@@ -1,7 +1,5 @@
-"""The twelve steps from bytes to a verdict, in their order; 11 (journal) and 12 (ack) are the channel's.
+"""The twelve steps from bytes to a verdict: 1 to 6 are the opening's, 11 (journal) and 12 (ack) the channel's.
 
- 1 limits and shape of the envelope      2 signer in the keyring, signature       3 domain = the signer's enrolment
- 4 open                                  5 parse; the SID belongs to the domain   6 deny rules
  7 find exactly one entry                8 decide from the marker                 9 one modify
 10 after-write: expired at once? must change at next login?
 """
@@ -17,8 +15,8 @@ from uuid import UUID
 from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, decide, own_write
 from passrelay_consumer.directories import Directories
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
-from passrelay_consumer.hook_part import with_password
 from passrelay_consumer.lifetime import expires_at, password_life
+from passrelay_consumer.opening import Opened, Opening, Trusted
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.progress import Progress
@@ -26,20 +24,17 @@ from passrelay_consumer.protection import protection
 from passrelay_consumer.result_codes import DirectoryError, Trouble
 from passrelay_consumer.servers import Servers
 from passrelay_consumer.settle import Sight, Unreachable, may_begin, unsettled
-from passrelay_schemas.deny import denied
 from passrelay_schemas.domain_settings import DomainSettings
-from passrelay_schemas.enrolment import Enrolments, check_event, order_key
-from passrelay_schemas.envelope import Envelope
+from passrelay_schemas.enrolment import order_key
 from passrelay_schemas.errors import EventError, MalformedError, MarkerError, PolicyError, ProtectedError
-from passrelay_schemas.event import PasswordChanged, decode
+from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.filetime import from_datetime, rfc3339
 from passrelay_schemas.keyring import Keyring
-from passrelay_schemas.limits import MAX_AHEAD_SECONDS, MAX_PASSWORD_UTF8
+from passrelay_schemas.limits import MAX_AHEAD_SECONDS
 from passrelay_schemas.marker import MUST_CHANGE_DONE, Marker
 from passrelay_schemas.order import Order, OrderKey
 from passrelay_schemas.secret import Secret
 from passrelay_schemas.settings import ConsumerSettings
-from passrelay_schemas.signing import verify
 from passrelay_schemas.verdict import WAITING_REASONS, Reason, Verdict
 
 _ROUNDS = 8
@@ -72,8 +67,7 @@ class Handler:
     ) -> None:
         """`directories`: connections that it shares with other workers; without, it has its own."""
         self._idm = settings.idm
-        self._enrolments = Enrolments(settings.domain)
-        self._keyring = keyring
+        self._opening = Opening(settings.domain, keyring)
         self._servers = servers
         self._directories = directories or Directories(settings.idm)
 
@@ -83,48 +77,24 @@ class Handler:
 
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
-        counters = delivery.counters
-        progress = Progress(settling=counters.settle > 0, settle_since=counters.settle_since)
+        (opened,) = self.open([delivery])
+        return self.deliver(opened) if isinstance(opened, Trusted) else opened
+
+    def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
+        """Steps 1 to 6."""
+        return self._opening.open(deliveries)
+
+    def deliver(self, trusted: Trusted) -> Outcome | Hold:
+        """The other steps; Hold when no server takes writes."""
+        progress = trusted.progress
         try:
-            event, domain = self._trusted_event(delivery.body, progress)
-            return self._deliver(event, domain, progress)
+            return self._deliver(trusted.event, trusted.domain, progress)
         except EventError as error:
-            waits = error.reason in WAITING_REASONS
-            return progress.outcome(Verdict.RETRY if waits else Verdict.DEAD, error.reason, str(error))
+            return progress.refused(error)
         except EntryTroubleError as error:
             return progress.outcome(Verdict.RETRY, error.reason, error.diagnostic)
         except _ServerTroubleError as error:
             return Hold(str(error))
-
-    def _trusted_event(self, raw: bytes, progress: Progress) -> tuple[PasswordChanged, DomainSettings]:
-        # 1. Limits and shape.
-        envelope = Envelope.parse(raw)
-        header = progress.header = envelope.header
-        progress.signed_at = envelope.signed_at
-        # 2. The signer must be in the keyring and its signature good.
-        signer = self._keyring.signing_key(envelope.signer.signing_key_id)
-        verify(envelope, signer)
-        progress.authentic = True
-        # 3. The signer must be enrolled for the domain that the header names.
-        domain = self._enrolments.domain_of(producer=header.producer, domain=header.domain)
-        # 4. Open. The algorithm is the key's; a header that names another one is refused.
-        opener = self._keyring.opener(header.recipient_key_id)
-        if header.suite != opener.document.algorithm:
-            raise MalformedError("the header names another suite than the recipient key has")
-        if len(envelope.sealed) != 1:
-            raise MalformedError("this version takes events of one sealed part")
-        plain = opener.open(envelope.sealed[0], info=envelope.protected)
-        # 5. Parse; the event must belong to the domain of its envelope.
-        event = progress.event = decode(plain)
-        check_event(event, domain)
-        event = progress.event = with_password(event, producer=header.producer, domain=domain, keyring=self._keyring)
-        # 6. Deny rules: the producer has them too, but this side counts.
-        account = event.account
-        why = denied(sam_account_name=account.sam_account_name, sid=account.sid)
-        if why is not None:
-            raise ProtectedError(why)
-        _check_password(event.password)
-        return event, domain
 
     def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: Progress) -> Outcome:
         event_id = _event_id(progress)
@@ -354,18 +324,6 @@ def _check_time(event: PasswordChanged, domain: DomainSettings, now: datetime) -
     # With versions the time is only a tie-break; without, one date in the far future would shut out every later change.
     if domain.order is Order.TIME and event.changed_at > from_datetime(now + timedelta(seconds=MAX_AHEAD_SECONDS)):
         raise MalformedError("changed_at is more than a day ahead of IdM's clock: check the producer's clock")
-
-
-def _check_password(password: Secret | None) -> None:
-    if password is None:
-        return
-    text = password.reveal()
-    if "\0" in text:
-        raise PolicyError("the password has a NUL character, which directories cut or misread")
-    if text.upper().startswith("{CLEAR}"):
-        raise PolicyError("the password begins with {CLEAR}, which IPA would cut off")
-    if len(text.encode("utf-8")) > MAX_PASSWORD_UTF8:
-        raise PolicyError(f"the password has more than IdM's {MAX_PASSWORD_UTF8} bytes")
 
 
 def _without(password: Secret, words: str) -> str:

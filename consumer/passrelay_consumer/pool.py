@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from passrelay_consumer.disposition import Disposition, dispose, is_poison, poison, unopened
 from passrelay_consumer.journal import Journal, Message
+from passrelay_consumer.opening import Opened, Trusted
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_schemas.fault import Faults, describe
 from passrelay_schemas.health import dead
@@ -20,14 +22,19 @@ from passrelay_schemas.logs import Action, Log
 from passrelay_schemas.verdict import Reason, Verdict
 
 _JOIN_SECONDS = 10
+_MOST_TOGETHER = 16
+"""Opened at once: the first of them waits for the last, some milliseconds."""
 _STUCK_SECONDS = 600
 """Every LDAP call has a timeout, and one delivery takes a limited number of calls."""
 
 
 class Handles(Protocol):
-    """What decides one delivery; used by one thread."""
+    """What decides deliveries; used by one thread."""
 
-    def handle(self, delivery: Delivery) -> Outcome | Hold:
+    def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
+        """What each holds, in their order. Never raises for bad input."""
+
+    def deliver(self, trusted: Trusted) -> Outcome | Hold:
         """The outcome, or Hold when no server can take writes. Never raises for bad input."""
 
     def close(self) -> None:
@@ -46,6 +53,8 @@ class Job:
     """Its channel is gone: the broker hands the delivery out again, so nothing may come of this one."""
     answered: bool = False
     """Its worker has handed it back."""
+    opened: Opened | None = None
+    """What it holds, from its opening until a worker begins with it."""
     hold: Hold | None = None
     disposition: Disposition | None = None
     messages: list[Message] = field(default_factory=list)
@@ -73,6 +82,9 @@ class Pool:
         self._settles = settles
         self._log = log
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        """Held by the worker that waits for the next jobs, or opens them for all."""
+        self._opened: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy: dict[str, float] = {}
         """By thread name, since when it works on a delivery; monotonic."""
@@ -99,12 +111,9 @@ class Pool:
 
     def recall(self) -> list[Job]:
         """Take back every job that no worker has begun; these are not reported."""
-        jobs: list[Job] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._inbox.get_nowait()
-                if job is not None:
-                    jobs.append(job)
+        jobs = [*_drained(self._opened), *_drained(self._inbox)]
+        for job in jobs:
+            job.opened = None
         return jobs
 
     def close(self) -> None:
@@ -119,8 +128,10 @@ class Pool:
     def _work(self, report: Callable[[Job], None]) -> None:
         handler = self._make_handler()
         try:
-            while (job := self._inbox.get()) is not None:
-                if not job.lost and not self._do(job, handler):
+            while (job := self._next(handler)) is not None:
+                if job.lost:
+                    job.opened = None
+                elif not self._do(job, handler):
                     # A connection that an exception has left in an unknown state is not used again.
                     with contextlib.suppress(Exception):
                         handler.close()
@@ -129,17 +140,44 @@ class Pool:
         finally:
             handler.close()
 
+    def _next(self, handler: Handles) -> Job | None:
+        """The next job, opened together with those that came with it: they are the next of the other workers."""
+        with self._turn:
+            with contextlib.suppress(queue.Empty):
+                return self._opened.get_nowait()
+            first = self._inbox.get()
+            if first is None:
+                return None
+            others = _drained(self._inbox, most=_MOST_TOGETHER - 1)
+            self._open([first, *others], handler)
+            for job in others:
+                self._opened.put(job)
+            return first
+
+    def _open(self, jobs: Sequence[Job], handler: Handles) -> None:
+        jobs = [job for job in jobs if not job.lost and not is_poison(job.delivery.counters)]
+        # The one that a bug fails for is met again when its worker opens it alone.
+        with contextlib.suppress(Exception):
+            began = time.perf_counter()
+            all_opened = handler.open([job.delivery for job in jobs])
+            share = (time.perf_counter() - began) / max(1, len(jobs))
+            for job, opened in zip(jobs, all_opened, strict=True):
+                job.opened, job.seconds = opened, share
+
     def _do(self, job: Job, handler: Handles) -> bool:
         """Fill in the answer; False when the handler failed in a way that it never should."""
         began = time.perf_counter()
         self._busy[threading.current_thread().name] = time.monotonic()
         healthy, delivery = True, job.delivery
+        opened, job.opened = job.opened, None  # clear text is not kept with the answer
         answer: Outcome | Hold
         if is_poison(delivery.counters):
             answer = poison(delivery.body)
         else:
             try:
-                answer = handler.handle(delivery)
+                if opened is None:
+                    (opened,) = handler.open([delivery])
+                answer = handler.deliver(opened) if isinstance(opened, Trusted) else opened
             except Exception as error:  # noqa: BLE001 - a bug must cost one event some minutes, not everybody the service
                 healthy = False
                 answer = self._failed(delivery, error)
@@ -153,7 +191,7 @@ class Pool:
                 settles=self._settles,
             )
             job.messages = list(self._journal.messages(job.disposition, delivery))
-        job.seconds = time.perf_counter() - began
+        job.seconds += time.perf_counter() - began
         self._busy.pop(threading.current_thread().name, None)
         return healthy
 
@@ -166,3 +204,16 @@ class Pool:
             repair="report this line; the event is tried again",
         )
         return outcome
+
+
+def _drained(waiting: queue.SimpleQueue[Job | None], *, most: int = sys.maxsize) -> list[Job]:
+    """The jobs that wait there now, at most so many; a worker's end stays for the worker."""
+    jobs: list[Job] = []
+    with contextlib.suppress(queue.Empty):
+        while len(jobs) < most:
+            job = waiting.get_nowait()
+            if job is None:
+                waiting.put(None)
+                break
+            jobs.append(job)
+    return jobs

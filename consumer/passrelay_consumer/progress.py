@@ -7,9 +7,10 @@ from datetime import datetime
 
 from passrelay_consumer.outcome import Outcome
 from passrelay_schemas.envelope import ProtectedHeader
+from passrelay_schemas.errors import EventError
 from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.filetime import utc_now
-from passrelay_schemas.verdict import Verdict
+from passrelay_schemas.verdict import WAITING_REASONS, Verdict
 
 
 @dataclass
@@ -56,3 +57,8 @@ class Progress:
             written_at=self.written_at,
             authentic=self.authentic,
         )
+
+    def refused(self, error: EventError) -> Outcome:
+        """The outcome of an event that breaks a rule: what a repair may still make good waits."""
+        waits = error.reason in WAITING_REASONS
+        return self.outcome(Verdict.RETRY if waits else Verdict.DEAD, error.reason, str(error))

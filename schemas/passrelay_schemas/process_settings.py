@@ -34,7 +34,7 @@ class MetricsSettings(Section):
     """ADDRESS:PORT of the metrics page; port 0 takes a free one and logs it; unset: no page."""
 
 
-_BESIDE_THE_WRITES = 3
+_BESIDE_THE_WRITES = 7
 
 
 class ConsumerTableSettings(Section):

@@ -26,14 +26,12 @@ from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal, Message
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
+from passrelay_consumer.opening import Opened, Trusted
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.pool import Pool
-from passrelay_consumer.progress import Progress
 from passrelay_consumer.servers import Servers
 from passrelay_schemas import logs
-from passrelay_schemas.domain_settings import DomainSettings
 from passrelay_schemas.envelope import Envelope
-from passrelay_schemas.event import PasswordChanged
 from passrelay_schemas.fault import Faults
 from passrelay_schemas.filetime import utc_now
 from passrelay_schemas.hygiene import forbid_core_dumps, wipe_freed_memory
@@ -48,21 +46,24 @@ _PATIENCE_SECONDS = 900
 _SOMEBODY = UUID(int=0x1234)
 
 Kind = TypeVar("Kind", bound=Handler)
-Prepared = tuple[PasswordChanged, DomainSettings, Progress]
 
 
 class OnlyOpens(Handler):
     """Steps 1 to 6: nothing is looked for or written."""
 
-    def _deliver(self, event: PasswordChanged, domain: DomainSettings, progress: Progress) -> Outcome:
-        return progress.outcome(Verdict.APPLIED, applied_at=progress.now)
+    def deliver(self, trusted: Trusted) -> Outcome | Hold:
+        """Applied, it says."""
+        return trusted.progress.outcome(Verdict.APPLIED, applied_at=trusted.progress.now)
 
 
 class OnlyAnswers(Handler):
     """None of the steps: what the journal needs is there at once."""
 
-    def handle(self, delivery: Delivery) -> Outcome | Hold:
-        """An outcome as of a password that was applied."""
+    def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
+        """Outcomes as of passwords that were applied."""
+        return [self._applied(delivery) for delivery in deliveries]
+
+    def _applied(self, delivery: Delivery) -> Outcome:
         header = Envelope.parse(delivery.body).header
         now = utc_now()
         return Outcome(Verdict.APPLIED, header=header, account="bench", guid=_SOMEBODY, applied_at=now, authentic=True)
@@ -71,17 +72,20 @@ class OnlyAnswers(Handler):
 class OnlyWrites(Handler):
     """Steps 7 to 10, apart from the others."""
 
-    def prepared(self, raw: bytes) -> Prepared:
-        """Steps 1 to 6."""
-        progress = Progress()
-        event, domain = self._trusted_event(raw, progress)
-        return event, domain, progress
+    def prepared(self, raw: bytes) -> Trusted:
+        """Steps 1 to 6; RuntimeError unless it may be written."""
+        (opened,) = self.open([Delivery(raw, Counters(), utc_now())])
+        match opened:
+            case Trusted():
+                return opened
+            case Outcome():
+                raise RuntimeError(f"not opened: {opened.verdict} {opened.reason}")
 
-    def write(self, prepared: Prepared) -> None:
+    def write(self, prepared: Trusted) -> None:
         """The rest; RuntimeError unless it was applied."""
-        outcome = self._deliver(*prepared)
-        if outcome.verdict is not Verdict.APPLIED:
-            raise RuntimeError(f"not applied: {outcome.verdict} {outcome.reason}")
+        outcome = self.deliver(prepared)
+        if isinstance(outcome, Hold) or outcome.verdict is not Verdict.APPLIED:
+            raise RuntimeError(f"not applied: {outcome}")
 
 
 class NoJournal(Journal):

@@ -16,6 +16,7 @@ import ldap3
 import passrelay_consumer.channel
 import passrelay_consumer.directory
 import passrelay_consumer.handler
+import passrelay_consumer.opening
 import passrelay_consumer.service
 import passrelay_producer.publisher
 import passrelay_producer.service
@@ -94,7 +95,7 @@ def _commit() -> None:
 
 def _signature() -> None:
     """A signature is not looked at."""
-    _put(passrelay_consumer.handler, "verify", lambda envelope, key: None)
+    _put(passrelay_consumer.opening, "verify", lambda envelope, key: None)
 
 
 def _core_dumps() -> None:

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -27,7 +28,9 @@ from passrelay_consumer import channel as channel_module
 from passrelay_consumer import outlet, pauses
 from passrelay_consumer import service as service_module
 from passrelay_consumer.metrics import ConsumerMetrics
+from passrelay_consumer.opening import Opened, Trusted
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
+from passrelay_consumer.progress import Progress
 from passrelay_consumer.service import Service
 from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, topology
@@ -125,6 +128,13 @@ class Server:
         self.returned += 1
 
 
+@dataclass(frozen=True)
+class Unread(Trusted):
+    """Stands for an opened event: nothing was read, the function gets the delivery itself."""
+
+    delivery: Delivery
+
+
 class Work:
     """A handler made of one function; remembers what it was given."""
 
@@ -138,7 +148,11 @@ class Work:
         self.made += 1
         return self
 
-    def handle(self, delivery: Delivery) -> Outcome | Hold:
+    def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
+        return [Unread(cast("Any", None), cast("Any", None), Progress(), delivery) for delivery in deliveries]
+
+    def deliver(self, trusted: Trusted) -> Outcome | Hold:
+        delivery = cast("Unread", trusted).delivery
         self.seen.append(delivery)
         return self._handle(delivery)
 

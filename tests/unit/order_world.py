@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from uuid import UUID
 from passrelay_consumer.directory import Directory
 from passrelay_consumer.disposition import Again, Disposition, Dropped, Final, Later, Settled, dispose
 from passrelay_consumer.handler import Handler
+from passrelay_consumer.opening import Opened, Trusted
 from passrelay_consumer.outcome import Delivery, Outcome
 from passrelay_consumer.progress import Progress
 from passrelay_schemas.domain_settings import DomainSettings
@@ -112,13 +113,22 @@ class _Consumer(Handler):
         self._world = world
         self._fate = fate
 
-    def _trusted_event(self, raw: bytes, progress: Progress) -> tuple[PasswordChanged, DomainSettings]:
-        captured = self._world.captured[int(raw)]
-        progress.header = ProtectedHeader(
+    def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
+        return [self._trusted(delivery) for delivery in deliveries]
+
+    def _trusted(self, delivery: Delivery) -> Trusted:
+        captured, counters = self._world.captured[int(delivery.body)], delivery.counters
+        header = ProtectedHeader(
             suite="x", recipient_key_id="k" * 26, producer=PRODUCER, domain=DOMAIN, event_id=captured.event_id
         )
-        progress.authentic, progress.event = True, captured.event
-        return captured.event, self._world.settings.domain[0]
+        progress = Progress(
+            header=header,
+            authentic=True,
+            event=captured.event,
+            settling=counters.settle > 0,
+            settle_since=counters.settle_since,
+        )
+        return Trusted(captured.event, self._world.settings.domain[0], progress)
 
     def _on(self, url: str) -> Directory:
         supplier = next(one for one in self._world.suppliers if one.url == url)

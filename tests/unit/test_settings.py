@@ -159,7 +159,7 @@ def test_the_documented_files_load(tmp_path: Path) -> None:
     other = consumer(tmp_path)
     assert other.domain[0].order is Order.KVNO
     assert other.idm.probe_base == "uid=passrelay-probe,cn=sysaccounts,cn=etc,dc=idm,dc=test"
-    assert (other.consumer.threads, other.consumer.held) == (7, 28)
+    assert (other.consumer.threads, other.consumer.held) == (11, 44)
     path = tmp_path / "ops.toml"
     path.write_text(OPS)
     assert load(OpsSettings, path).idm is None
