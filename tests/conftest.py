@@ -9,7 +9,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-pytest_plugins = ["tests.lab.fixtures", "tests.lab.ipa_fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.lab.ipa_fixtures", "tests.lab.remark"]
 
 settings.register_profile("passrelay", deadline=None)  # how long an example takes says something about the machine only
 settings.load_profile("passrelay")

@@ -16,7 +16,7 @@ from passrelay_consumer.decide import Entry, Finish, Refuse, Settled, Write, dec
 from passrelay_consumer.directories import Directories
 from passrelay_consumer.directory import Directory, finish_changes, unexpire_changes, write_changes
 from passrelay_consumer.lifetime import expires_at, password_life
-from passrelay_consumer.opening import Opened, Opening, Trusted
+from passrelay_consumer.opening import Opened, Opening
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.policy import in_plain_words
 from passrelay_consumer.progress import Progress
@@ -78,17 +78,19 @@ class Handler:
     def handle(self, delivery: Delivery) -> Outcome | Hold:
         """The verdict on one delivery, or Hold when no server takes writes."""
         (opened,) = self.open([delivery])
-        return self.deliver(opened) if isinstance(opened, Trusted) else opened
+        return self.deliver(opened)
 
     def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
         """Steps 1 to 6."""
         return self._opening.open(deliveries)
 
-    def deliver(self, trusted: Trusted) -> Outcome | Hold:
-        """The other steps; Hold when no server takes writes."""
-        progress = trusted.progress
+    def deliver(self, opened: Opened) -> Outcome | Hold:
+        """The other steps, for what was not refused; Hold when no server takes writes."""
+        if isinstance(opened, Outcome):
+            return opened
+        progress = opened.progress
         try:
-            return self._deliver(trusted.event, trusted.domain, progress)
+            return self._deliver(opened.event, opened.domain, progress)
         except EventError as error:
             return progress.refused(error)
         except EntryTroubleError as error:

@@ -7,14 +7,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from passrelay_consumer.disposition import Disposition, dispose, is_poison, poison, unopened
 from passrelay_consumer.journal import Journal, Message
-from passrelay_consumer.opening import Opened, Trusted
+from passrelay_consumer.opening import Opened
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_schemas.fault import Faults, describe
 from passrelay_schemas.health import dead
@@ -34,8 +34,11 @@ class Handles(Protocol):
     def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
         """What each holds, in their order. Never raises for bad input."""
 
-    def deliver(self, trusted: Trusted) -> Outcome | Hold:
+    def deliver(self, opened: Opened) -> Outcome | Hold:
         """The outcome, or Hold when no server can take writes. Never raises for bad input."""
+
+    def handle(self, delivery: Delivery) -> Outcome | Hold:
+        """Both for one."""
 
     def close(self) -> None:
         """Give up its connection."""
@@ -87,7 +90,7 @@ class Pool:
         self._opened: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy: dict[str, float] = {}
-        """By thread name, since when it works on a delivery; monotonic."""
+        """By thread name, since when it opens deliveries or works on one; monotonic."""
 
     def start(self, report: Callable[[Job], None], faults: Faults) -> None:
         """Start the threads; each job comes back once through `report`, lost ones too."""
@@ -149,7 +152,8 @@ class Pool:
             if first is None:
                 return None
             others = _drained(self._inbox, most=_MOST_TOGETHER - 1)
-            self._open([first, *others], handler)
+            with self._busy_now():
+                self._open([first, *others], handler)
             for job in others:
                 self._opened.put(job)
             return first
@@ -166,8 +170,20 @@ class Pool:
 
     def _do(self, job: Job, handler: Handles) -> bool:
         """Fill in the answer; False when the handler failed in a way that it never should."""
+        with self._busy_now():
+            return self._answer(job, handler)
+
+    @contextlib.contextmanager
+    def _busy_now(self) -> Iterator[None]:
+        name = threading.current_thread().name
+        self._busy[name] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy.pop(name, None)
+
+    def _answer(self, job: Job, handler: Handles) -> bool:
         began = time.perf_counter()
-        self._busy[threading.current_thread().name] = time.monotonic()
         healthy, delivery = True, job.delivery
         opened, job.opened = job.opened, None  # clear text is not kept with the answer
         answer: Outcome | Hold
@@ -175,9 +191,7 @@ class Pool:
             answer = poison(delivery.body)
         else:
             try:
-                if opened is None:
-                    (opened,) = handler.open([delivery])
-                answer = handler.deliver(opened) if isinstance(opened, Trusted) else opened
+                answer = handler.handle(delivery) if opened is None else handler.deliver(opened)
             except Exception as error:  # noqa: BLE001 - a bug must cost one event some minutes, not everybody the service
                 healthy = False
                 answer = self._failed(delivery, error)
@@ -192,7 +206,6 @@ class Pool:
             )
             job.messages = list(self._journal.messages(job.disposition, delivery))
         job.seconds += time.perf_counter() - began
-        self._busy.pop(threading.current_thread().name, None)
         return healthy
 
     def _failed(self, delivery: Delivery, error: Exception) -> Outcome:

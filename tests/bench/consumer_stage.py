@@ -26,7 +26,7 @@ from passrelay_consumer.handler import Handler
 from passrelay_consumer.journal import Journal, Message
 from passrelay_consumer.ledger import Ledger
 from passrelay_consumer.metrics import ConsumerMetrics
-from passrelay_consumer.opening import Opened, Trusted
+from passrelay_consumer.opening import Opened
 from passrelay_consumer.outcome import Delivery, Hold, Outcome
 from passrelay_consumer.pool import Pool
 from passrelay_consumer.servers import Servers
@@ -51,9 +51,11 @@ Kind = TypeVar("Kind", bound=Handler)
 class OnlyOpens(Handler):
     """Steps 1 to 6: nothing is looked for or written."""
 
-    def deliver(self, trusted: Trusted) -> Outcome | Hold:
-        """Applied, it says."""
-        return trusted.progress.outcome(Verdict.APPLIED, applied_at=trusted.progress.now)
+    def deliver(self, opened: Opened) -> Outcome | Hold:
+        """Applied, it says of what is not refused."""
+        if isinstance(opened, Outcome):
+            return opened
+        return opened.progress.outcome(Verdict.APPLIED, applied_at=opened.progress.now)
 
 
 class OnlyAnswers(Handler):
@@ -72,20 +74,18 @@ class OnlyAnswers(Handler):
 class OnlyWrites(Handler):
     """Steps 7 to 10, apart from the others."""
 
-    def prepared(self, raw: bytes) -> Trusted:
-        """Steps 1 to 6; RuntimeError unless it may be written."""
+    def prepared(self, raw: bytes) -> Opened:
+        """Steps 1 to 6."""
         (opened,) = self.open([Delivery(raw, Counters(), utc_now())])
-        match opened:
-            case Trusted():
-                return opened
-            case Outcome():
-                raise RuntimeError(f"not opened: {opened.verdict} {opened.reason}")
+        return opened
 
-    def write(self, prepared: Trusted) -> None:
+    def write(self, prepared: Opened) -> None:
         """The rest; RuntimeError unless it was applied."""
         outcome = self.deliver(prepared)
-        if isinstance(outcome, Hold) or outcome.verdict is not Verdict.APPLIED:
-            raise RuntimeError(f"not applied: {outcome}")
+        if isinstance(outcome, Hold):
+            raise RuntimeError(f"not applied: {outcome.why}")  # noqa: TRY004 - it says that a server is away
+        if outcome.verdict is not Verdict.APPLIED:
+            raise RuntimeError(f"not applied: {outcome.verdict} {outcome.reason}")
 
 
 class NoJournal(Journal):

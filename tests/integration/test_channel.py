@@ -151,8 +151,10 @@ class Work:
     def open(self, deliveries: Sequence[Delivery]) -> list[Opened]:
         return [Unread(cast("Any", None), cast("Any", None), Progress(), delivery) for delivery in deliveries]
 
-    def deliver(self, trusted: Trusted) -> Outcome | Hold:
-        delivery = cast("Unread", trusted).delivery
+    def deliver(self, opened: Opened) -> Outcome | Hold:
+        return self.handle(cast("Unread", opened).delivery)
+
+    def handle(self, delivery: Delivery) -> Outcome | Hold:
         self.seen.append(delivery)
         return self._handle(delivery)
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from passrelay_consumer import pool as pool_module
 from passrelay_consumer.disposition import POISON_AFTER
 from passrelay_consumer.journal import Journal
 from passrelay_consumer.opening import Opened, Trusted
@@ -24,6 +25,7 @@ from passrelay_schemas.keyring import Keyring
 from passrelay_schemas.logs import Log
 from passrelay_schemas.message import Counters
 from passrelay_schemas.verdict import Reason, Verdict
+from tests.lab.process import wait_for
 
 PATIENCE_SECONDS = 20
 
@@ -70,11 +72,17 @@ class Rig:
             return Progress().outcome(Verdict.DEAD, Reason.MALFORMED)
         return Body(cast("Any", None), cast("Any", None), Progress(), body)
 
-    def deliver(self, trusted: Trusted) -> Outcome | Hold:
+    def deliver(self, opened: Opened) -> Outcome | Hold:
+        if isinstance(opened, Outcome):
+            return opened
         self.delivers.put(1)
         assert self.may_deliver.acquire(timeout=PATIENCE_SECONDS)
-        self.delivered.append(cast("Body", trusted).raw)
-        return trusted.progress.outcome(Verdict.APPLIED)
+        self.delivered.append(cast("Body", opened).raw)
+        return opened.progress.outcome(Verdict.APPLIED)
+
+    def handle(self, delivery: Delivery) -> Outcome | Hold:
+        (opened,) = self.open([delivery])
+        return self.deliver(opened)
 
     def close(self) -> None:
         self.closed += 1
@@ -218,6 +226,17 @@ def test_what_was_lost_is_not_delivered_and_leaves_no_clear_text(rig: Rig, start
     assert rig.returned(2) == jobs[1:]
     assert rig.delivered == [b"0", b"1"]
     assert all(one.opened is None for one in jobs)
+
+
+def test_an_opening_that_hangs_is_told(rig: Rig, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = hold_back(rig, start, 3, [job(0)])
+    assert pool.troubles() == []
+    monkeypatch.setattr(pool_module, "_STUCK_SECONDS", -1)
+    (trouble,) = pool.troubles()
+    assert "on one event for more than" in trouble
+    rig.may_open.release(1)
+    rig.returned(1)
+    wait_for(lambda: not pool.troubles(), what="nobody is busy", timeout_seconds=PATIENCE_SECONDS)
 
 
 def test_an_end_in_the_midst_of_an_opening_ends_every_worker(rig: Rig, start: Start) -> None:

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +13,13 @@ from passrelay_schemas.keys import KeyDocument, KeyUse, generate
 from passrelay_schemas.sealing import Opener
 from tests.lab.folder import LabFolder
 from tests.lab.process import MissingServerError, run_tool
+from tests.lab.remark import REMARK
 from tests.windows.harness import Harness
 from tests.windows.hook_build import Built, build_all
 from tests.windows.native_hook import NativeHook
 from tests.windows.wine import Wine
 
 _STAND_IN = ";bcrypt=n,b"
-_RAN_UNDER = pytest.StashKey[str]()
-_RAN_UNDER_TEXT = "passrelay_windows_ran_under"
 
 StartHarness = Callable[..., Harness]
 
@@ -31,25 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("windows")
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Of several processes (pytest-xdist) each tells the first one what it used."""
-    if (told := getattr(session.config, "workeroutput", None)) is not None:
-        told[_RAN_UNDER_TEXT] = session.config.stash.get(_RAN_UNDER, None)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """In the first process: one of the others has ended."""
-    if (ran_under := getattr(node, "workeroutput", {}).get(_RAN_UNDER_TEXT)) is not None:
-        node.config.stash[_RAN_UNDER] = ran_under
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Which wine ran, and whose cryptography."""
-    if (ran_under := config.stash.get(_RAN_UNDER, None)) is not None:
-        terminalreporter.write_line(ran_under)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +84,7 @@ def own_ecdh(
     finally:
         harness.close()
     whose = "its own ECDH" if good else "the tests' stand-in for ECDH (tests/windows/wine/bcrypt.c)"
-    request.config.stash[_RAN_UNDER] = f"The Windows DLL ran under {wine.version} with {whose}."
+    request.config.stash[REMARK] = f"The Windows DLL ran under {wine.version} with {whose}."
     return good
 
 
