@@ -148,7 +148,9 @@ class Handler:
                 raise EntryTroubleError(
                     Reason.REFUSED, f"{error}: no other program may use the marker attribute"
                 ) from None
-        raise EntryTroubleError(Reason.REFUSED, f"still contended after {_ROUNDS} rounds of compare-and-set")
+        raise EntryTroubleError(
+            Reason.REFUSED, f"none of {_ROUNDS} rounds came to an end: another write or a lost connection"
+        )
 
     def _write(
         self,

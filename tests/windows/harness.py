@@ -43,8 +43,15 @@ class Harness:
         self._rest = b""
 
     def start(self) -> None:
-        """Start it and wait until the DLL is loaded."""
+        """Start it and wait until the DLL is loaded.
+
+        Once in thousands of starts wine ends before it begins with the program, and says nothing: that is tried again.
+        """
         self.process.start()
+        if self.read_line() is None:
+            self.close()
+            self._rest = b""
+            self.process.start()
         self.wait_for("ready")
 
     def send(self, *words: str | int) -> None:
@@ -63,13 +70,17 @@ class Harness:
     def wait_for(self, name: str) -> str:
         """The next answer to a command of that name."""
         deadline = time.monotonic() + _ANSWER_SECONDS
+        others: list[str] = []
         while time.monotonic() < deadline:
             line = self.read_line(deadline - time.monotonic())
             if line is None:
-                raise LabError(f"the harness ended before it answered {name}: {self.process.tail()}")
+                code = self.process.stop()
+                said = "; ".join([*others, self.process.tail()])
+                raise LabError(f"the harness ended with {code} before it answered {name}: {said}")
             word, _, rest = line.partition(" ")
             if word == name:
                 return rest
+            others.append(line)
         raise LabError(f"the harness did not answer {name} within {_ANSWER_SECONDS} s: {self.process.tail()}")
 
     def read_line(self, seconds: float = _ANSWER_SECONDS) -> str | None:

@@ -426,6 +426,7 @@ int main(int count, char **arguments)
     static WCHAR name_text[MOST_UNITS], password_text[MOST_UNITS];
     if (count != 2)
         return 2;
+    say("begun\n");
     HMODULE library = LoadLibraryA(arguments[1]);
     if (!library) {
         printf("the DLL cannot be loaded: %lu\n", (unsigned long)GetLastError());
