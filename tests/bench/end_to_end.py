@@ -14,12 +14,14 @@ from passrelay_schemas import filetime, record, topology
 from passrelay_schemas.process_settings import ConsumerTableSettings
 from passrelay_schemas.verdict import Verdict
 from tests.bench.bare_publisher import publish
+from tests.bench.quiet import wait_until_quiet
 from tests.lab.enrolment import Sender, change
 from tests.lab.folder import canary_password
 from tests.lab.process import LabError, wait_for
 from tests.lab.relay import Relay
 
 _SENDER = "bench"
+_QUIET_SECONDS = 2
 
 
 class EndToEnd:
@@ -56,6 +58,7 @@ class EndToEnd:
             newest = last_offset(connection, topology.JOURNAL)
             after = 0 if newest is None else newest + 1
             self.fill(envelopes)
+            wait_until_quiet(self._relay.broker.pids, _QUIET_SECONDS)
             consumer = self._relay.consumer(f"{_SENDER}-consumer", workers=connections)
             seen = _depth(connection)
             consumer.start()
