@@ -1,7 +1,7 @@
 """Waiting until servers do nothing: what one measurement leaves behind is not to count in the next one.
 
-RabbitMQ 3.10 on Erlang 25: after one in a dozen of the connections that a client ended a scheduler spins for 15 s on the
-dead socket (EPOLLERR | EPOLLHUP, which nobody takes away) and takes a whole core.
+RabbitMQ 3.10 on Erlang 25: after about one in ten runs of a consumer a scheduler spins for 15 s on a dead socket
+(EPOLLERR | EPOLLHUP, which nobody takes away) and takes a whole core.
 """
 
 from __future__ import annotations
