@@ -550,7 +550,7 @@ def test_workers_share_a_connection_whose_end_loses_nothing(rig: Rig) -> None:
             work.put(rig.envelope(user, newest[user] if kvno == 8 else canary_password(), kvno))
 
     def work_on(handler: Handler) -> list[Verdict]:
-        verdicts = []
+        verdicts: list[Verdict] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 raw = work.get_nowait()
