@@ -14,15 +14,13 @@ from passrelay_schemas import filetime, record, topology
 from passrelay_schemas.process_settings import ConsumerTableSettings
 from passrelay_schemas.verdict import Verdict
 from tests.bench.bare_publisher import publish
-from tests.bench.quiet import wait_until_quiet
+from tests.bench.quiet import AFTER_A_RUN_SECONDS, wait_until_quiet
 from tests.lab.enrolment import Sender, change
 from tests.lab.folder import canary_password
 from tests.lab.process import LabError, wait_for
 from tests.lab.relay import Relay
 
 _SENDER = "bench"
-_QUIET_SECONDS = 6
-"""The spin that quiet.py tells of was seen to begin up to some seconds after the run before."""
 
 
 class EndToEnd:
@@ -59,7 +57,7 @@ class EndToEnd:
             newest = last_offset(connection, topology.JOURNAL)
             after = 0 if newest is None else newest + 1
             self.fill(envelopes)
-            wait_until_quiet(self._relay.broker.pids, _QUIET_SECONDS)
+            wait_until_quiet(self._relay.broker.pids, AFTER_A_RUN_SECONDS)
             consumer = self._relay.consumer(f"{_SENDER}-consumer", workers=connections)
             seen = _depth(connection)
             consumer.start()

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from tests.bench.proc import cpu_seconds
 from tests.lab.process import wait_for
 
+AFTER_A_RUN_SECONDS = 6
+"""The spin was seen to begin up to some seconds after a consumer's run."""
 _QUIET = 0.15
 """Of a core; an idle broker and directory take 0.03."""
 _LOOK_SECONDS = 0.5

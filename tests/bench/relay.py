@@ -14,7 +14,7 @@ from tests.bench.compiler import compiled
 from tests.bench.cores import directory_alone
 from tests.bench.end_to_end import EndToEnd
 from tests.bench.limit import SOURCE, limit
-from tests.bench.quiet import wait_until_quiet
+from tests.bench.quiet import AFTER_A_RUN_SECONDS, wait_until_quiet
 from tests.bench.run import Run
 from tests.lab.directory import Directory
 from tests.lab.directory_tree import demand, modify
@@ -56,7 +56,8 @@ def measure(run: Run) -> None:
                             with _hashing(lab.directory, scheme):
                                 some = users[: scheme.writes]
                                 for connections in _connections(run):
-                                    wait_until_quiet((*lab.broker.pids, lab.directory.pid), 0 if run.quick else 3)
+                                    quiet = 0 if run.quick else AFTER_A_RUN_SECONDS
+                                    wait_until_quiet((*lab.broker.pids, lab.directory.pid), quiet)
                                     alone = limit(client, lab.directory, some, connections=connections)
                                     relayed = end_to_end.run(some, connections=connections)
                                     name = _name(scheme, connections, pinned=pinned)

@@ -549,6 +549,8 @@ def test_workers_share_a_connection_whose_end_loses_nothing(rig: Rig) -> None:
         for user in users:
             work.put(rig.envelope(user, newest[user] if kvno == 8 else canary_password(), kvno))
 
+    again: list[bytes] = []
+
     def work_on(handler: Handler) -> list[Verdict]:
         verdicts: list[Verdict] = []
         with contextlib.suppress(queue.Empty):
@@ -559,6 +561,8 @@ def test_workers_share_a_connection_whose_end_loses_nothing(rig: Rig) -> None:
                 if outcome.verdict is Verdict.RETRY:
                     # Cut or overtaken in each of its rounds; a tier hands it out again.
                     assert "rounds" in outcome.diagnostic, outcome.diagnostic
+                    again.append(raw)
+                    assert len(again) <= 2 * len(users), "there are so many cuts"
                     work.put(raw)
                     continue
                 verdicts.append(outcome.verdict)

@@ -6,6 +6,7 @@ import os
 import selectors
 import subprocess
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Harness:
     def start(self) -> None:
         """Start it and wait until the DLL is loaded.
 
-        Once in thousands of starts wine ends before it begins with the program, and says nothing: that is tried again.
+        Once in thousands of starts the program ended without a word. Where wine did not even begin with it, once more.
         """
         self.process.start()
         if self.read_line() is None:
@@ -70,7 +71,7 @@ class Harness:
     def wait_for(self, name: str) -> str:
         """The next answer to a command of that name."""
         deadline = time.monotonic() + _ANSWER_SECONDS
-        others: list[str] = []
+        others: deque[str] = deque(maxlen=5)
         while time.monotonic() < deadline:
             line = self.read_line(deadline - time.monotonic())
             if line is None:
