@@ -111,7 +111,7 @@ class Users:
 
 
 def _quiet(relay: Relay, *producers: Service) -> None:
-    """Nothing is on its way any more: no spool and no queue holds anything."""
+    """Nothing is on its way any more: no spool and no queue holds anything, and every event has its outcome."""
     for producer in producers:
         wait_for(
             lambda producer=producer: producer.metric("passrelay_spool_events", state="queued") == 0,  # type: ignore[misc]
@@ -119,6 +119,11 @@ def _quiet(relay: Relay, *producers: Service) -> None:
         )
     names = {topology.EVENTS, *(tier.queue for tier in topology.TIERS)}
     wait_for(lambda: not any(relay.broker.queue_depths()[name] for name in names), what="empty queues")
+    for producer in producers:
+        wait_for(
+            lambda name=producer.name: not relay.undecided(relay.captured(name)),  # type: ignore[misc]
+            what=f"an outcome of each event of {producer.name}",
+        )
 
 
 def _clock_lines(service: Service, **fields: str) -> list[dict[str, Any]]:

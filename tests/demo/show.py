@@ -6,6 +6,7 @@ import random
 import statistics
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -98,10 +99,12 @@ class Show:
             if not row["older_refused"]:
                 self._report.fail("older_refused", row["user"], "an older AD password still binds at the directory")
         self._latencies([row["latency_ms"] for row in rows if row["latency_ms"] is not None])
+        captured = int(services[0].metric("passrelay_events_total", stage="capture", outcome="captured"))
+        with suppress(LabError):  # the last records follow the passwords
+            wait_for(lambda: len(self._lab.relay.outcomes()) >= captured, what="an outcome of each event")
         outcomes = self._lab.relay.outcomes()
         verdicts = Counter(outcome.verdict for outcome in outcomes.values())
         shown = (Verdict.APPLIED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.DEAD)
-        captured = int(services[0].metric("passrelay_events_total", stage="capture", outcome="captured"))
         events = {"captured": captured, **{verdict.value: verdicts[verdict] for verdict in shown}}
         if captured != len(outcomes):
             self._report.fail("events", "", f"{captured} captured, {len(outcomes)} have an outcome")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sqlite3
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
@@ -307,6 +309,18 @@ class Relay:
             if found.verdict in FINAL:
                 first.setdefault(str(found.event_id), found)
         return first
+
+    def undecided(self, event_ids: Iterable[str]) -> set[str]:
+        """Which of these events have no final record yet.
+
+        An empty queue does not say it: a consumer records and acks what it has done some tenths of a second later.
+        """
+        return set(event_ids) - self.outcomes().keys()
+
+    def captured(self, producer: str) -> set[str]:
+        """The ids of all events in a producer's spool, published or not."""
+        with closing(sqlite3.connect(self.spool(producer))) as connection:
+            return {event_id for (event_id,) in connection.execute("SELECT event_id FROM captured")}
 
     def journal_depth(self) -> int:
         """How many records the journal has, cheaply."""
