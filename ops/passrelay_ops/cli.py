@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from passrelay_ops.commands import (
-    ad,
-    audit,
-    config,
-    consumer,
-    dead,
-    doctor,
-    idm,
-    keys,
-    producer,
-    settle,
-    status,
-    topology,
-    watch,
-)
 from passrelay_ops.report import INTERRUPTED, internal_error, printable
 from passrelay_schemas import __version__, logs
 from passrelay_schemas.errors import PassrelayError
 
+_GROUPS = ("producer", "consumer", "topology", "config", "keys", "dead", "idm", "ad")
+_COMMANDS = ("status", "settle", "audit", "doctor", "watch")
+
+
+class _OnDemand(TyperGroup):
+    """Imports a sub-command's module when it is asked for: importing all of them is most of what a start costs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the help page, which needs them all."""
+        return [*_COMMANDS, *_GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """All of them for a name that there is not: typer suggests the nearest of those it knows."""
+        known = self.list_commands(ctx)
+        for name in [cmd_name] if cmd_name in known else known:
+            if name not in self.commands:
+                self.commands[name] = _load(name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _load(name: str) -> Any:
+    module = import_module(f"passrelay_ops.commands.{name}")
+    part = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    if name in _GROUPS:
+        part.add_typer(module.app, name=name)
+    else:
+        part.command(name)(getattr(module, name))
+    return get_group(part).commands[name]
+
+
 app = typer.Typer(
+    cls=_OnDemand,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(producer.app, name="producer")
-app.add_typer(consumer.app, name="consumer")
-app.add_typer(topology.app, name="topology")
-app.add_typer(config.app, name="config")
-app.add_typer(keys.app, name="keys")
-app.add_typer(dead.app, name="dead")
-app.add_typer(idm.app, name="idm")
-app.add_typer(ad.app, name="ad")
-app.command("status")(status.status)
-app.command("settle")(settle.settle)
-app.command("audit")(audit.audit)
-app.command("doctor")(doctor.doctor)
-app.command("watch")(watch.watch)
 
 
 def _version(wanted: bool) -> None:

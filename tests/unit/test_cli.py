@@ -103,6 +103,23 @@ def test_version() -> None:
     assert (result.returncode, result.stdout) == (0, f"passrelay {__version__}\n")
 
 
+def test_a_service_holds_no_code_of_another_command() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from passrelay_ops import cli
+assert CliRunner().invoke(cli.app, ["consumer", "run", "--help"]).exit_code == 0
+print(*(name for name in sys.modules if name.startswith("passrelay_ops.commands.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["passrelay_ops.commands.consumer"]
+
+
+def test_a_mistyped_command_is_told_the_nearest() -> None:
+    result = CliRunner().invoke(cli.app, ["prodcer", "run"])
+    assert (result.exit_code, "Did you mean 'producer'?" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["dead", "list", "--reason", "bad_luck"], ["status"]])
 def test_usage_errors_end_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(cli.app, arguments)
