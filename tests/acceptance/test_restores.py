@@ -21,6 +21,7 @@ from ldap3 import MODIFY_DELETE, MODIFY_REPLACE
 from pika.adapters.blocking_connection import BlockingConnection
 
 from passrelay_schemas import filetime, topology
+from passrelay_schemas.envelope import Envelope
 from passrelay_schemas.filetime import rfc3339, utc_now
 from passrelay_schemas.marker import Marker
 from passrelay_schemas.verdict import FINAL, Verdict
@@ -227,10 +228,11 @@ def test_the_domain_is_restored_and_begins_a_new_epoch(site: Site, tmp_path: Pat
     newest = site.carry("cara")
     assert site.marker("cara").kvno == before + 1
     assert [site.marker(name).epoch for name in ("cara", "cleo")] == [1, 1]
-    seen = site.relay.journal_depth()
     site.relay.publish([envelope])
-    wait_for(lambda: bool(site.verdicts(seen)), what="the late event's outcome")
-    assert site.verdicts(seen) == {"superseded/newer": 1}
+    event_id = str(Envelope.parse(envelope).event_id)
+    wait_for(lambda: not site.relay.undecided([event_id]), what="the late event's outcome")
+    outcome = site.relay.outcomes()[event_id]
+    assert (outcome.verdict, outcome.reason) == (Verdict.SUPERSEDED, "newer")
     assert site.directory.binds("cara", newest)
     assert not site.directory.binds("cara", late)
     assert not site.directory.binds("cleo", forgotten)
