@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.sources import Source
-from passrelay_producer.spool import Spool, Statistics
+from passrelay_producer.spool import Spool
+from passrelay_producer.spool_statistics import Statistics
 from passrelay_schemas import __version__, limits
 from passrelay_schemas import news as documents
 from passrelay_schemas.errors import PassrelayError

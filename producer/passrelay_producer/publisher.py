@@ -22,7 +22,8 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.news_channel import NewsChannel
-from passrelay_producer.spool import Place, Spool
+from passrelay_producer.queued_event import Place
+from passrelay_producer.spool import Spool
 from passrelay_producer.turns import SignedEvent, Turn, TurnMaker
 from passrelay_schemas import topology
 from passrelay_schemas.broker import BrokerSession

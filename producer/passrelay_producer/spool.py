@@ -6,75 +6,30 @@ One SQLite file, one connection behind one lock: every method may be called from
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 from uuid import UUID
 
+from passrelay_producer.queued_event import CapturedRow, Place, QueuedEvent, split_parts
 from passrelay_producer.sources import AccountState, Page, Pending, PendingReason
 from passrelay_producer.spool_file import SpoolFullError, explained, one_view, open_file, writing
+from passrelay_producer.spool_statistics import ROW_OVERHEAD, Statistics, read_statistics, used_bytes
 from passrelay_schemas.envelope import SealedEvent
 from passrelay_schemas.source_settings import SpoolSettings
 
-__all__ = ["Place", "QueuedEvent", "Spool", "SpoolFullError", "Statistics"]
+__all__ = ["Spool", "SpoolFullError"]
 
 _CURSOR = "cursor."
 _REPUBLISHED = "republished"
 _EVER = 2**63 - 1
-_LENGTH = struct.Struct(">I")
 _SWEEP_ROWS = 1000
-_ROW_OVERHEAD = 800
-"""What an event takes in the file beside its header and sealed bytes: the rest of its page, and a narrow row. Measured
-with the default suite: 717 and 711 for the two sizes of an event."""
-
-
-class Place(NamedTuple):
-    """Where an event stands in the spool's order, and in which round of `republish` it was read there."""
-
-    seq: int
-    round: int
-
-
-class QueuedEvent(NamedTuple):
-    """One sealed event and its place."""
-
-    place: Place
-    event_id: str
-    event: SealedEvent
-
-    @property
-    def seq(self) -> int:
-        """Its number in the order of capture."""
-        return self.place.seq
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """The spool's state for metrics and `doctor`. Times are Unix seconds."""
-
-    events: Mapping[tuple[str, str], int]
-    """How many by (state, recipient_key_id)."""
-    oldest_queued_by_key: Mapping[str, float]
-    """By recipient_key_id, of those that have queued events."""
-    used_bytes: int
-    """What max_bytes is compared with: the file's pages in use."""
-    free_bytes: int
-    """How much more can be captured: free disk space, or what unpublished events leave of max_bytes."""
-    pending: Mapping[PendingReason, int]
-
-    @property
-    def oldest_queued_at(self) -> float | None:
-        """When the oldest queued event was queued."""
-        return min(self.oldest_queued_by_key.values(), default=None)
 
 
 class Spool:
@@ -151,9 +106,9 @@ class Spool:
         pending, or excluded, ends so. SpoolFullError when the disk or max_bytes is full: nothing was changed.
         """
         now = _now_ms()
-        rows = [_row(event, now) for event in sealed]
+        rows = [CapturedRow.of(event, now) for event in sealed]
         if rows:
-            self._make_room(sum(row[4] + _ROW_OVERHEAD for row in rows))
+            self._make_room(sum(row.size + ROW_OVERHEAD for row in rows))
         with self._writing() as connection:
             (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM captured").fetchone()
             connection.executemany(
@@ -161,9 +116,8 @@ class Spool:
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
-            connection.executemany(
-                "INSERT OR IGNORE INTO recipient (recipient_key_id) VALUES (?)", {(row[1],) for row in rows}
-            )
+            recipients = {(row.recipient_key_id,) for row in rows}
+            connection.executemany("INSERT OR IGNORE INTO recipient (recipient_key_id) VALUES (?)", recipients)
             connection.execute(
                 "INSERT INTO queued SELECT seq, recipient.id, bytes, queued_at FROM captured"
                 " CROSS JOIN recipient USING (recipient_key_id) WHERE seq > ?",
@@ -220,7 +174,7 @@ class Spool:
                 (after_seq, limit),
             ).fetchall()
         return [
-            QueuedEvent(Place(seq, number), event_id, SealedEvent(protected, _split(sealed)))
+            QueuedEvent(Place(seq, number), event_id, SealedEvent(protected, split_parts(sealed)))
             for seq, event_id, protected, sealed in rows
         ]
 
@@ -292,32 +246,8 @@ class Spool:
 
     def statistics(self) -> Statistics:
         """Counts for metrics."""
-        events: dict[tuple[str, str], int] = {}
-        oldest: dict[str, float] = {}
-        queued_bytes = 0
         with self._reading() as connection, one_view(connection):
-            # A scan of the narrow rows for each key, and there are few keys: quicker than to group (and sort) them.
-            for number, key_id in connection.execute("SELECT id, recipient_key_id FROM recipient").fetchall():
-                queued, size, first = connection.execute(
-                    "SELECT count(*), sum(bytes), min(queued_at) FROM queued WHERE recipient = ?", (number,)
-                ).fetchone()
-                (published,) = connection.execute(
-                    "SELECT count(*) FROM published WHERE recipient = ?", (number,)
-                ).fetchone()
-                if queued:
-                    events["queued", key_id] = queued
-                    oldest[key_id] = first / 1000
-                    queued_bytes += size + queued * _ROW_OVERHEAD
-                if published:
-                    events["published", key_id] = published
-            pending = connection.execute("SELECT reason, count(*) FROM pending GROUP BY reason").fetchall()
-        return Statistics(
-            events=events,
-            oldest_queued_by_key=oldest,
-            used_bytes=self._used_bytes(),
-            free_bytes=max(0, min(shutil.disk_usage(self.path.parent).free, self._max_bytes - queued_bytes)),
-            pending={PendingReason(reason): count for reason, count in pending},
-        )
+            return read_statistics(connection, self.path.parent, max_bytes=self._max_bytes)
 
     def last_captured_at(self) -> float | None:
         """When the youngest event in the spool was captured, Unix seconds."""
@@ -327,11 +257,7 @@ class Spool:
 
     def _used_bytes(self) -> int:
         with self._reading() as connection:
-            pages, free, size = (
-                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("page_count", "freelist_count", "page_size")
-            )
-        return (pages - free) * size
+            return used_bytes(connection)
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
@@ -358,20 +284,3 @@ def _round(connection: sqlite3.Connection) -> int:
     """How often `republish` was called: the round that rows are read and marked in."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_REPUBLISHED,)).fetchone()
     return 0 if row is None else int(row[0])
-
-
-def _row(event: SealedEvent, now: int) -> tuple[str, str, bytes, bytes, int, int, int]:
-    header = event.header
-    sealed = b"".join(_LENGTH.pack(len(part)) + part for part in event.sealed)
-    size = len(event.protected) + len(sealed)
-    return str(header.event_id), header.recipient_key_id, event.protected, sealed, size, now, now
-
-
-def _split(sealed: bytes) -> tuple[bytes, ...]:
-    parts, start = [], 0
-    while start < len(sealed):
-        (length,) = _LENGTH.unpack_from(sealed, start)
-        start += _LENGTH.size
-        parts.append(sealed[start : start + length])
-        start += length
-    return tuple(parts)

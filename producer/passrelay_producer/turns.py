@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from passrelay_producer.identity import Identity
-from passrelay_producer.spool import Place, QueuedEvent, Spool
+from passrelay_producer.queued_event import Place, QueuedEvent
+from passrelay_producer.spool import Spool
 from passrelay_schemas.errors import KeyFileError, UnavailableError
 from passrelay_schemas.filetime import utc_now
 

@@ -24,8 +24,9 @@ from passrelay_producer.capture import seal_page
 from passrelay_producer.identity import Identity
 from passrelay_producer.metrics import ProducerMetrics
 from passrelay_producer.publisher import WINDOW, Publisher
+from passrelay_producer.queued_event import Place
 from passrelay_producer.sources import Page
-from passrelay_producer.spool import Place, Spool, SpoolFullError
+from passrelay_producer.spool import Spool, SpoolFullError
 from passrelay_schemas import broker as broker_module
 from passrelay_schemas import confirms, keys, topology
 from passrelay_schemas.broker_settings import BrokerSettings

@@ -15,7 +15,7 @@ from passrelay_ops.doctor.samba import KeyFile, SambaView, fits
 from passrelay_ops.doctor.spool import SpoolView
 from passrelay_ops.news import Heard, Unbelieved
 from passrelay_producer.sources import PendingReason
-from passrelay_producer.spool import Statistics
+from passrelay_producer.spool_statistics import Statistics
 from passrelay_schemas.keys import KeyDocument, KeyStatus, KeyUse, generate
 from passrelay_schemas.news import News
 from passrelay_schemas.settings import OpsSettings, ProducerSettings

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from passrelay_ops.check import Result, Row
-from passrelay_producer.spool import Spool, Statistics
+from passrelay_producer.spool import Spool
+from passrelay_producer.spool_statistics import Statistics
 from passrelay_schemas.errors import PassrelayError
 from passrelay_schemas.settings import ProducerSettings
 from passrelay_schemas.source_settings import SpoolSettings
