@@ -6,6 +6,7 @@ One SQLite file, one connection behind one lock: every method may be called from
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -246,8 +247,9 @@ class Spool:
 
     def statistics(self) -> Statistics:
         """Counts for metrics."""
+        disk_free = shutil.disk_usage(self.path.parent).free
         with self._reading() as connection, one_view(connection):
-            return read_statistics(connection, self.path.parent, max_bytes=self._max_bytes)
+            return read_statistics(connection, disk_free=disk_free, max_bytes=self._max_bytes)
 
     def last_captured_at(self) -> float | None:
         """When the youngest event in the spool was captured, Unix seconds."""

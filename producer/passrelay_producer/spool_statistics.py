@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from passrelay_producer.sources import PendingReason
 
@@ -44,8 +42,8 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return (pages - free) * size
 
 
-def read_statistics(connection: sqlite3.Connection, folder: Path, *, max_bytes: int) -> Statistics:
-    """The numbers of a spool in this folder, within one view of the file."""
+def read_statistics(connection: sqlite3.Connection, *, disk_free: int, max_bytes: int) -> Statistics:
+    """The numbers of a spool, within one view of the file; `disk_free` is in bytes as well."""
     events: dict[tuple[str, str], int] = {}
     oldest: dict[str, float] = {}
     queued_bytes = 0
@@ -66,6 +64,6 @@ def read_statistics(connection: sqlite3.Connection, folder: Path, *, max_bytes: 
         events=events,
         oldest_queued_by_key=oldest,
         used_bytes=used_bytes(connection),
-        free_bytes=max(0, min(shutil.disk_usage(folder).free, max_bytes - queued_bytes)),
+        free_bytes=max(0, min(disk_free, max_bytes - queued_bytes)),
         pending={PendingReason(reason): count for reason, count in pending},
     )

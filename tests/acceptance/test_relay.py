@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -28,10 +28,10 @@ def _final_records(relay: Relay) -> Counter[Verdict]:
     return Counter(found.verdict for found in relay.records() if found.verdict in FINAL)
 
 
-def _quiet(relay: Relay, event_ids: Collection[str], timeout_seconds: float = 180) -> None:
+def _quiet(relay: Relay, event_ids: set[str], timeout_seconds: float = 180) -> None:
     """Every event has a final outcome and no queue holds anything."""
     wait_for(
-        lambda: relay.journal_depth() >= len(event_ids) and not relay.undecided(event_ids),
+        lambda: relay.journal_depth() >= len(event_ids) and event_ids <= relay.outcomes().keys(),
         what=f"{len(event_ids)} outcomes in the journal",
         timeout_seconds=timeout_seconds,
         interval_seconds=0.5,

@@ -101,7 +101,11 @@ class Show:
         self._latencies([row["latency_ms"] for row in rows if row["latency_ms"] is not None])
         captured = int(services[0].metric("passrelay_events_total", stage="capture", outcome="captured"))
         with suppress(LabError):  # the last records follow the passwords
-            wait_for(lambda: len(self._lab.relay.outcomes()) >= captured, what="an outcome of each event")
+            wait_for(
+                lambda: len(self._lab.relay.outcomes()) >= captured,
+                what="an outcome of each event",
+                interval_seconds=0.3,
+            )
         outcomes = self._lab.relay.outcomes()
         verdicts = Counter(outcome.verdict for outcome in outcomes.values())
         shown = (Verdict.APPLIED, Verdict.DUPLICATE, Verdict.SUPERSEDED, Verdict.DEAD)

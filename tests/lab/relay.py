@@ -303,19 +303,16 @@ class Relay:
             connection.close()
 
     def outcomes(self) -> dict[str, Record]:
-        """The first final record of each event: the one that counts."""
+        """The first final record of each event: the one that counts.
+
+        An empty queue does not say that it is there: consumers record and ack what they have done some tenths of a
+        second later.
+        """
         first: dict[str, Record] = {}
         for found in self.records():
             if found.verdict in FINAL:
                 first.setdefault(str(found.event_id), found)
         return first
-
-    def undecided(self, event_ids: Iterable[str]) -> set[str]:
-        """Which of these events have no final record yet.
-
-        An empty queue does not say it: a consumer records and acks what it has done some tenths of a second later.
-        """
-        return set(event_ids) - self.outcomes().keys()
 
     def captured(self, producer: str) -> set[str]:
         """The ids of all events in a producer's spool, published or not."""

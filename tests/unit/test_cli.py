@@ -111,7 +111,7 @@ from passrelay_ops import cli
 assert CliRunner().invoke(cli.app, ["consumer", "run", "--help"]).exit_code == 0
 print(*(name for name in sys.modules if name.startswith("passrelay_ops.commands.")))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["passrelay_ops.commands.consumer"]
 
 
